@@ -1,0 +1,31 @@
+# Every target sets up what it needs by itself; all it asks of the machine is Python 3.11 or newer.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+UV_VERSION := 0.13.9
+STAMP := $(VENV)/.ready
+
+.DEFAULT_GOAL := help
+.PHONY: help setup check test test-kafka demo demo-check bench schemas
+
+help:  ## list the targets
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
+
+setup: $(STAMP)  ## make .venv with everything locked, and the telltale command in it
+
+$(STAMP): pyproject.toml uv.lock
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check uv==$(UV_VERSION)
+	@$(BIN)/uv sync --frozen --quiet --all-extras --inexact
+	@touch $(STAMP)
+
+check: setup  ## lint, types, import layers, unit tests: before every commit
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-cache
+	$(BIN)/python -m pytest -q -m unit
+
+test: setup  ## the whole suite on the embedded broker and PostgreSQL
+	$(BIN)/python -m pytest -q -m "not kafka"
+

@@ -1,0 +1,1 @@
+"""HTTP: alerts, vehicles, live events and pages."""

@@ -1,0 +1,1 @@
+"""Decoders: bytes of one protocol to columns, gathered in one table."""

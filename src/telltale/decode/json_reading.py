@@ -1,0 +1,1 @@
+"""JSON readings: one or a list, to columns."""

@@ -1,0 +1,1 @@
+"""Failure modes: one file each, gathered in one tuple."""

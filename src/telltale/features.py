@@ -1,0 +1,1 @@
+"""Summaries to named feature columns, one function for training and serving."""

@@ -1,0 +1,1 @@
+"""Safety rules: plausibility screen, conditions over columns, hysteresis and dwell."""

@@ -1,0 +1,1 @@
+"""The only door to PostgreSQL: pool, COPY, queries, migrations."""
