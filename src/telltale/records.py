@@ -291,6 +291,20 @@ class Reports:
     def __len__(self) -> int:
         return len(self.vin)
 
+    def take(self, rows: NDArray[np.int64]) -> Reports:
+        """Return these rows, in this order, with what hangs on them."""
+        place = np.full(len(self), -1, np.int64)
+        place[rows] = np.arange(len(rows))
+        kept = np.flatnonzero(place[self.fuel_cell_row] >= 0)
+        return Reports(
+            self.rows.take(rows),
+            self.vin[rows],
+            self.record[rows],
+            self.frame[rows],
+            self.fuel_cell.take(kept),
+            place[self.fuel_cell_row[kept]],
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class SessionEvent:
@@ -350,3 +364,20 @@ class Decoded:
     control: NDArray[np.int32] = field(default_factory=lambda: np.zeros(0, np.int32))  # per value
     evidence: tuple[Evidence, ...] = ()
     markers: dict[tuple[str, str], int] = field(default_factory=dict)  # (column, invalid|abnormal) → count
+
+
+def no_rows(columns: Sequence[Column], lists: Sequence[ListColumn]) -> Rows:
+    """Return a table of these columns and lists without any row."""
+    return Rows(np.zeros(0, dtype_of(columns)), {item.name: empty_ragged(item.item, 0) for item in lists})
+
+
+def no_reports() -> Reports:
+    """Return decoded reports of a batch that held none."""
+    return Reports(
+        no_rows(REPORT_COLUMNS, REPORT_LISTS),
+        np.zeros(0, "S17"),
+        np.zeros(0, np.int32),
+        np.zeros(0, np.int32),
+        no_rows(IDENTITY + FUEL_CELL_SCALARS, FUEL_CELL_LISTS),
+        np.zeros(0, np.int64),
+    )
