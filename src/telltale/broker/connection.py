@@ -1,4 +1,4 @@
-"""First contact with the brokers: what is wrong with the address, which topics there are, what they can do."""
+"""First contact with the brokers: is the address right, which topics are there, what can they do."""
 
 from __future__ import annotations
 
