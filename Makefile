@@ -29,3 +29,6 @@ check: setup  ## lint, types, import layers, unit tests: before every commit
 test: setup  ## the whole suite on the embedded broker and PostgreSQL
 	$(BIN)/python -m pytest -q -m "not kafka"
 
+
+test-kafka: setup  ## ingest and end-to-end suites on Apache Kafka (needs Java 17 and Maven)
+	TELLTALE_TEST_KAFKA=apache $(BIN)/python -m pytest -q $(wildcard tests/broker tests/ingest tests/e2e)

@@ -120,9 +120,9 @@ def launch_postgres(data_dir: Path, *, port: int = 0) -> Engine:
     _wait_for_predecessor(cluster)
     port = port or free_port()
     settings = [f"-c{name}={value}" for name, value in (_POSTGRES_SETTINGS | {"port": str(port)}).items()]
-    process = _spawn([str(programs / "postgres"), "-D", str(cluster), *settings], log, account, signal.SIGINT)
+    process = spawn([str(programs / "postgres"), "-D", str(cluster), *settings], log, account, signal.SIGINT)
     engine = Engine(f"postgresql://{ADMIN}@{LOOPBACK}:{port}/{DATABASE}", process, log, signal.SIGINT)
-    _wait_until(engine, "PostgreSQL", lambda: "ready" in _postmaster_lines(cluster)[7:8])
+    wait_until(engine, "PostgreSQL", lambda: "ready" in _postmaster_lines(cluster)[7:8])
     _make_database(programs, port, log)
     return engine
 
@@ -142,9 +142,9 @@ def launch_broker(data_dir: Path, *, port: int = 0) -> Engine:
         f"--advertised-listener-url=tcp://{address}",
         "--storage-engine=memory://tansu/",
     ]
-    process = _spawn(command, log, None, signal.SIGTERM)
+    process = spawn(command, log, None, signal.SIGTERM)
     engine = Engine(address, process, log)
-    _wait_until(engine, "the broker", lambda: _speaks_kafka(port))
+    wait_until(engine, "the broker", lambda: speaks_kafka(port))
     return engine
 
 
@@ -189,7 +189,7 @@ def _make_cluster(programs: Path, cluster: Path, log: Path, account: pwd.struct_
     """Run initdb. No password: only this machine reaches the port, and only for as long as we run."""
     command = [str(programs / "initdb"), "-D", str(cluster), f"--username={ADMIN}", "--auth=trust"]
     command += ["--encoding=UTF8", "--no-locale", "--no-instructions"]
-    process = _spawn(command, log, account, signal.SIGTERM)
+    process = spawn(command, log, account, signal.SIGTERM)
     if process.wait() != 0:
         raise TelltaleError(f"PostgreSQL could not make its data folder {cluster}: {_last_line(log)}")
 
@@ -245,7 +245,7 @@ def _is_postgres(pid: int) -> bool:
         return sys.platform != "linux"
 
 
-def _speaks_kafka(port: int) -> bool:
+def speaks_kafka(port: int) -> bool:
     """Tell whether a Kafka broker answers on this port."""
     try:
         with socket.create_connection((LOOPBACK, port), timeout=1.0) as connection:
@@ -255,7 +255,7 @@ def _speaks_kafka(port: int) -> bool:
         return False
 
 
-def _wait_until(engine: Engine, name: str, ready: Callable[[], bool]) -> None:
+def wait_until(engine: Engine, name: str, ready: Callable[[], bool]) -> None:
     """Return once `ready`; raise with the server's last words when it ends first or takes too long."""
     deadline = time.monotonic() + START_TIMEOUT_S
     while not ready():
@@ -277,7 +277,7 @@ def _last_line(log: Path) -> str:
     return lines[-1] if lines else "no log"
 
 
-def _spawn(
+def spawn(
     command: list[str], log: Path, account: pwd.struct_passwd | None, parent_gone: int
 ) -> subprocess.Popen[bytes]:
     """Start a program with its output in `log`; it gets `parent_gone` when this process ends (Linux)."""

@@ -92,17 +92,15 @@ class Producer:
         sent = 0
         for key, value, headers, timestamp in messages:
             partition = self._choose(topic, key, partitions, sent)
+            record = {"timestamp": timestamp, "key": key, "value": value, "headers": list(headers)}
             batch = open_batches.get(partition)
-            if (
-                batch is None
-                or batch.append(timestamp=timestamp, key=key, value=value, headers=headers) is None
-            ):
+            if batch is None or batch.append(**record) is None:
                 if batch is not None:
                     await self._dispatch(topic, partition, batch, in_flight)
                 batch = open_batches[partition] = self._producer.create_batch()
-                if batch.append(timestamp=timestamp, key=key, value=value, headers=headers) is None:
+                if batch.append(**record) is None:
                     raise SettingsError(
-                        f"kafka: a record of {len(value)} bytes exceeds {self._batch_bytes} bytes"
+                        f"kafka: a record of {len(value)} bytes for {topic} exceeds {self._batch_bytes} bytes"
                     )
             sent += 1
         for partition, batch in open_batches.items():
