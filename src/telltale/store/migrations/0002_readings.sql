@@ -80,7 +80,7 @@ BEGIN
     IF telltale.has_timescaledb() THEN
         EXECUTE format('CREATE TABLE telltale.%I (LIKE telltale.%I INCLUDING ALL, '
                        'PRIMARY KEY (vehicle_id, observed_at, part))', series, series || '_shape');
-        PERFORM create_hypertable(format('telltale.%I', series)::regclass, 'observed_at'::name,
+        PERFORM public.create_hypertable(format('telltale.%I', series)::regclass, 'observed_at'::name,
                                   chunk_time_interval => interval '7 days', create_default_indexes => false);
     ELSE
         EXECUTE format('CREATE TABLE telltale.%I (LIKE telltale.%I INCLUDING ALL, '

@@ -1,0 +1,107 @@
+"""Connections with every guard set: time limits, search path, name, JSON codec; errors told by SQLSTATE."""
+
+from __future__ import annotations
+
+from typing import Any, Final, TypeAlias
+
+import asyncpg
+import orjson
+
+from telltale.errors import WaitableError
+
+Pool: TypeAlias = asyncpg.Pool
+Connection: TypeAlias = asyncpg.Connection
+PostgresError = asyncpg.PostgresError
+
+SCHEMA: Final = "telltale"
+JSONB_VERSION: Final = b"\x01"
+
+# Conditions of the server or the way to it, not of the statement: the same statement may go through later.
+# https://www.postgresql.org/docs/current/errcodes-appendix.html
+WAITABLE_CLASSES: Final = frozenset({"08", "40", "53", "58"})  # connection, rollback, resources, I/O
+WAITABLE_STATES: Final = frozenset(
+    {
+        "25006",  # read-only: the server has become a standby
+        "25P03",  # idle-in-transaction timeout
+        "55006",  # object in use
+        "55P03",  # lock not available
+        "57014",  # statement timeout
+        "57P01",  # admin shutdown
+        "57P02",  # crash shutdown
+        "57P03",  # cannot connect now: starting up or in recovery
+        "57P05",  # idle session timeout
+    }
+)
+
+
+def sqlstate_of(exc: BaseException) -> str | None:
+    """Return the five-character SQLSTATE of an error that PostgreSQL sent, or None."""
+    state = getattr(exc, "sqlstate", None)
+    return state if isinstance(state, str) else None
+
+
+def is_waitable(exc: BaseException, connection: Connection | None = None) -> bool:
+    """Tell whether the same work may succeed later, judged by type and SQLSTATE only.
+
+    A driver error without SQLSTATE counts as waitable when `connection` is given and closed: the driver
+    says "connection is closed" and "you used it wrongly" by the same type.
+    """
+    if isinstance(exc, (OSError, TimeoutError, WaitableError)):
+        return True
+    state = sqlstate_of(exc)
+    if state is not None:
+        return state[:2] in WAITABLE_CLASSES or state in WAITABLE_STATES
+    return isinstance(exc, asyncpg.InterfaceError) and connection is not None and connection.is_closed()
+
+
+async def prepare(connection: Connection) -> None:
+    """Make jsonb values Python objects on this connection, through orjson."""
+    await connection.set_type_codec(
+        "jsonb",
+        schema="pg_catalog",
+        encoder=lambda value: JSONB_VERSION + orjson.dumps(value),
+        decoder=lambda data: orjson.loads(data[1:]),
+        format="binary",
+    )
+
+
+def guards(role_name: str, timeout_s: float) -> dict[str, Any]:
+    """Return the connection arguments that keep a worker from hanging.
+
+    The server gives up first (statement_timeout), so that the error carries a SQLSTATE; the client's own
+    limit, two seconds later, covers a connection that went silent.
+    """
+    limit_ms = str(max(1, round(timeout_s * 1000)))
+    return {
+        "timeout": timeout_s,
+        "command_timeout": timeout_s + 2,
+        "server_settings": {
+            "application_name": f"telltale-{role_name}",
+            "search_path": SCHEMA,
+            "timezone": "UTC",
+            "statement_timeout": limit_ms,
+            "idle_in_transaction_session_timeout": limit_ms,
+            "jit": "off",
+        },
+    }
+
+
+async def open_pool(
+    url: str, *, role_name: str, timeout_s: float, min_size: int = 1, max_size: int = 4
+) -> Pool:
+    """Open a pool of guarded connections; `timeout_s` bounds every connect and every command.
+
+    `role_name` (ingest, score, api, ...) becomes the application name. Raises what the first connect
+    raises: ask `is_waitable`.
+    """
+    pool: Pool = await asyncpg.create_pool(
+        url, min_size=min_size, max_size=max_size, init=prepare, **guards(role_name, timeout_s)
+    )
+    return pool
+
+
+async def connect(url: str, *, role_name: str, timeout_s: float) -> Connection:
+    """Open one guarded connection, for work that must stay on one backend."""
+    connection: Connection = await asyncpg.connect(url, **guards(role_name, timeout_s))
+    await prepare(connection)
+    return connection
