@@ -56,8 +56,6 @@ def test_no_metric_names_a_vehicle() -> None:
 
 def test_readme_lists_the_metrics_that_exist_and_no_others() -> None:
     listed = set(re.findall(r"^\| `(telltale_\w+)` \|", README.read_text(), re.MULTILINE))
-    if not listed:
-        pytest.skip("README has no table of metrics yet")
     assert listed == {shown_name(metric) for metric in ours()}
 
 

@@ -73,7 +73,7 @@ async def serve(port: int, ready: Callable[[], bool], host: str = "127.0.0.1") -
         return await asyncio.start_server(answer, host, port)
     except OSError as error:
         raise SettingsError(
-            f"metrics: cannot listen on {host}:{port} ({error}): set TELLTALE_METRICS_PORT to a free port, or 0"
+            f"metrics: cannot listen on {host}:{port} ({error}): set TELLTALE_METRICS_PORT to a free one"
         ) from error
 
 
