@@ -1,0 +1,1 @@
+"""Raw report rows folded into mergeable summaries of hours and days."""
