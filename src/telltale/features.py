@@ -44,7 +44,10 @@ COLUMNS: Final = (
     "fall_mv",  # trend times the span of the days it was read from; positive is falling
     "long_trend_mv_day",
     "long_trend_z",
+    "long_trend_lead_mv_day",
+    "long_trend_alone_mv_day",
     "long_falling_share",
+    "long_fall_mv",
     "residual_mv",  # scatter around the trend, short window
     "deviation_soc_pct",  # deviation over the pack's own slope of voltage by SOC
     "trend_soc_pct_day",
@@ -232,7 +235,10 @@ def cell_features(points: RestPoints, day: int) -> dict[str, Floats]:
         "fall_mv": 0.0 - short.mv_day * short.span_days,
         "long_trend_mv_day": long.mv_day,
         "long_trend_z": _z(long.mv_day, TREND_FLOOR),
+        "long_trend_lead_mv_day": _lead(long.mv_day),
+        "long_trend_alone_mv_day": _alone(long.mv_day),
         "long_falling_share": long.falling_share,
+        "long_fall_mv": 0.0 - long.mv_day * long.span_days,
         "residual_mv": short.residual_mv,
         "deviation_soc_pct": level / slope,
         "trend_soc_pct_day": short.mv_day / slope,
