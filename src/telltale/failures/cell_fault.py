@@ -29,6 +29,7 @@ LEAST_SPAN_DAYS: Final = 5
 LEAST_FALL_MV: Final = 8.0  # over a window, more than steps of 1 mV and a day's scatter can feign
 LEAST_Z: Final = 4.0  # of its trend, against the pack's trends
 LEAST_ALONE_MV_DAY: Final = 0.3  # against its neighbours: a module's board that drifts is no cell
+LEAST_ALONE_SHARE: Final = 0.4  # of its fall, not shared with its neighbours
 LEAST_LEAD_MV_DAY: Final = 0.0  # one cell falls faster than all others
 LEAST_FALLING_SHARE: Final = 0.65  # of same-SOC pairs of days
 LEAST_DEVIATION_MV: Final = 5.0  # below the pack's median in the end
@@ -138,22 +139,20 @@ def severity_of(features: dict[str, Floats], ranked: np.ndarray) -> list[str | N
 def evidence_of_fall(features: dict[str, Floats]) -> np.ndarray:
     """Return which cells fall, alone, and stand below their pack, in the short window or the long one."""
     with np.errstate(invalid="ignore"):
-        short = (
-            (features["trend_z"] <= -LEAST_Z)
-            & (features["fall_mv"] >= LEAST_FALL_MV)
-            & (features["trend_alone_mv_day"] <= -LEAST_ALONE_MV_DAY)
-            & (features["trend_lead_mv_day"] > LEAST_LEAD_MV_DAY)
-            & (features["falling_share"] >= LEAST_FALLING_SHARE)
-        )
-        long = (
-            (features["long_trend_z"] <= -LEAST_Z)
-            & (features["long_fall_mv"] >= LEAST_FALL_MV)
-            & (features["long_trend_alone_mv_day"] <= -LEAST_ALONE_MV_DAY / 2)
-            & (features["long_trend_lead_mv_day"] > LEAST_LEAD_MV_DAY)
-            & (features["long_falling_share"] >= LEAST_FALLING_SHARE)
-        )
         low = features["deviation_mv"] <= -LEAST_DEVIATION_MV
-    return np.asarray((short | long) & low)
+        return np.asarray((_falls(features, "", 1.0) | _falls(features, "long_", 0.5)) & low)
+
+
+def _falls(features: dict[str, Floats], window: str, slowness: float) -> np.ndarray:
+    trend, alone = features[f"{window}trend_mv_day"], features[f"{window}trend_alone_mv_day"]
+    return np.asarray(
+        (features[f"{window}trend_z"] <= -LEAST_Z)
+        & (features[f"{window}fall_mv"] >= LEAST_FALL_MV)
+        & (alone <= -LEAST_ALONE_MV_DAY * slowness)
+        & (alone <= LEAST_ALONE_SHARE * trend)
+        & (features[f"{window}trend_lead_mv_day"] > LEAST_LEAD_MV_DAY)
+        & (features[f"{window}falling_share"] >= LEAST_FALLING_SHARE)
+    )
 
 
 def verdicts(points: RestPoints, days: Iterable[int], score: Scorer, threshold: float) -> list[DayVerdict]:
