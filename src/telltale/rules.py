@@ -1,1 +1,0 @@
-"""Safety rules: plausibility screen, conditions over columns, hysteresis and dwell."""
