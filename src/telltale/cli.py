@@ -2,9 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
+import signal
+import sys
+from collections.abc import Awaitable, Callable
+from typing import Any
+
 import typer
+from pydantic import ValidationError
 
 import telltale
+from telltale.config import Settings
+from telltale.errors import SettingsError, TelltaleError
 
 app = typer.Typer(
     name="telltale",
@@ -25,6 +34,46 @@ def verbs() -> None:
     """Keep `telltale VERB` as the form even while there is one verb."""
 
 
+def settings_from_environment() -> Settings:
+    """Return the settings of this process. Raises SettingsError naming each variable that does not fit."""
+    try:
+        return Settings()
+    except ValidationError as error:
+        faults = [f"TELLTALE_{str(e['loc'][0]).upper()}: {e['msg']}" for e in error.errors()]
+        raise SettingsError("; ".join(faults)) from error
+
+
+def run_until_stopped(work: Callable[[Settings, asyncio.Event], Awaitable[Any]]) -> None:
+    """Run `work(settings, stop)`; SIGTERM and SIGINT set `stop`. What every worker's verb does.
+
+    A TelltaleError ends the process with code 1 and its one line.
+    """
+    settings = settings_from_environment()
+    if sys.platform == "win32":
+        loop_factory = asyncio.new_event_loop
+    else:
+        import uvloop
+
+        loop_factory = uvloop.new_event_loop
+    from telltale import logs
+
+    logs.configure(settings.log_format)
+    with asyncio.Runner(loop_factory=loop_factory) as runner:
+        runner.run(_stoppable(work, settings))
+
+
+async def _stoppable(work: Callable[[Settings, asyncio.Event], Awaitable[Any]], settings: Settings) -> None:
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    await work(settings, stop)
+
+
 def main() -> None:
-    """Run the command line."""
-    app()
+    """Run the command line; what telltale raises on purpose becomes one line and exit code 1."""
+    try:
+        app()
+    except TelltaleError as error:
+        typer.echo(f"telltale: {error}", err=True)
+        raise SystemExit(1) from None
