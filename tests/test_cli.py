@@ -14,7 +14,11 @@ pytestmark = pytest.mark.unit
 
 def command(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-m", "telltale", *arguments], capture_output=True, text=True, env=environment
+        [sys.executable, "-m", "telltale", *arguments],
+        check=False,
+        capture_output=True,
+        text=True,
+        env=environment,
     )
 
 
