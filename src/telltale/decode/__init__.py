@@ -18,6 +18,9 @@ class Decoder(Protocol):
     def decode(self, values: Values, *, current_sign: int = -1, position_decimals: int = 2) -> Decoded:
         """Return reports, session events, control counts and evidence of everything in these values."""
 
+    def raw_frame(self, value: bytes, index: int) -> bytes:
+        """Return the original bytes of one frame or reading of a value, by its number as decoded."""
+
 
 DECODERS: Final[tuple[Decoder, ...]] = (GBT32960,)
 

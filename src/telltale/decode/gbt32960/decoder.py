@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from telltale.decode.gbt32960 import session
 from telltale.decode.gbt32960.columns import Sink, content, decode_group, sink
 from telltale.decode.gbt32960.digest import digest, digests
-from telltale.decode.gbt32960.frames import Frames, by_size, gather, redacted, split
+from telltale.decode.gbt32960.frames import Frames, by_size, gather, raw_frame, redacted, split
 from telltale.decode.gbt32960.layout import FIRST_SECTION, HEADER, Layout, by_layout
 from telltale.decode.gbt32960.times import NO_TIME, time_of, times
 from telltale.records import Array, Decoded, Evidence, Flag, Reports, Rows, SessionEvent, Source, Values
@@ -66,6 +66,10 @@ class Decoder:
     def decode(self, values: Values, *, current_sign: int = -1, position_decimals: int = 2) -> Decoded:
         """Decode values of frames; see `decode`."""
         return decode(values, current_sign=current_sign, position_decimals=position_decimals)
+
+    def raw_frame(self, value: bytes, index: int) -> bytes:
+        """Return the bytes of one frame of a value."""
+        return raw_frame(value, index)
 
 
 GBT32960: Final = Decoder()

@@ -80,6 +80,13 @@ def split(values: Sequence[bytes]) -> Frames:
     )
 
 
+def raw_frame(value: bytes, index: int) -> bytes:
+    """Return the bytes of one frame of a value, by its number as decoded; the value if there is none."""
+    frames = split([value])
+    found = np.flatnonzero(frames.index == index)
+    return frames.raw(int(found[0])) if len(found) else value
+
+
 def _unit_sizes(buffer: Array, start: NDArray[np.int64]) -> NDArray[np.int64]:
     high: NDArray[np.int64] = buffer[start + 22].astype(np.int64) << 8
     return high | buffer[start + 23]

@@ -1,5 +1,0 @@
-"""`python -m telltale`: the command line."""
-
-from telltale.cli import main
-
-main()

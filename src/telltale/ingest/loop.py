@@ -1,0 +1,404 @@
+"""The loop of the ingest worker."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import socket
+import time
+from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from typing import Final
+
+import numpy as np
+import structlog
+from numpy.typing import NDArray
+
+from telltale.broker import Consumer, TopicPartition
+from telltale.config import Settings
+from telltale.errors import FencedError, TelltaleError
+from telltale.ingest import meter
+from telltale.ingest.partitions import Partition, partition_of, runnable
+from telltale.ingest.prepare import Fetched, Options, Prepared, prepare, set_aside
+from telltale.ingest.registry import Registry
+from telltale.ingest.safety import SafetyLane
+from telltale.ingest.write import Writer, Written
+from telltale.intake import BadWindow, Message, TimeRule, per_partition
+from telltale.store import ingest as store
+from telltale.store.pool import Connection, connect, is_waitable
+
+log = structlog.get_logger("telltale.ingest")
+
+IDLE_WAIT_MS: Final = 50
+HALT_POLL_S: Final = 2.0
+COURTESY_COMMIT_S: Final = 1.0
+RELEASE_WAIT_S: Final = 5.0
+# Of the poll interval, what a batch may spend on retries before the worker gives up in order.
+RETRY_SHARE: Final = 0.8
+
+
+async def run(settings: Settings, stop: asyncio.Event) -> None:
+    """Ingest until `stop` is set; raises when it cannot go on."""
+    async with _worker(settings) as worker:
+        await worker.run(stop)
+
+
+@contextlib.asynccontextmanager
+async def _worker(settings: Settings) -> AsyncIterator[Worker]:
+    worker = Worker(settings)
+    try:
+        await worker.start()
+        yield worker
+    finally:
+        await worker.close()
+
+
+@dataclass(slots=True)
+class _Pace:
+    """When things that happen now and then happened last (monotonic seconds)."""
+
+    halt_poll: float = 0.0
+    courtesy: float = 0.0
+
+
+class Worker:
+    """One ingest worker: a Kafka consumer, one database connection, and the memory of what it holds."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._name = f"{socket.gethostname()}:{os.getpid()}"
+        times = TimeRule(
+            round(settings.future_tolerance_s * 1e6), round(settings.max_age_days * 86_400_000_000)
+        )
+        self._options = Options(times, settings.current_sign, settings.position_decimals)
+        self._safety = SafetyLane()
+        self._writer = Writer(Registry(), self._safety, times)
+        self._consumer = Consumer(settings, on_assigned=self._assigned, on_revoked=self._revoked)
+        self._cluster = ""
+        self._held: dict[TopicPartition, Partition] = {}
+        self._position: dict[TopicPartition, int] = {}  # where the next fetched record must follow on
+        self._db: Connection | None = None
+        self._database = asyncio.Lock()  # one user of the connection at a time
+        self._generation = 0  # raised when fetched batches are no longer to be written
+        self._backlog_waits = False
+        self._pace = _Pace()
+        self._untaken: set[TopicPartition] = set()  # assigned while the database was away
+
+    async def start(self) -> None:
+        """Connect to both ends and join the group."""
+        await self._connected()
+        await self._consumer.start()
+        self._cluster = await self._consumer.cluster_id()
+
+    async def close(self) -> None:
+        """Leave in order: hand partitions back, leave the group, close the connection."""
+        with contextlib.suppress(Exception):
+            await asyncio.wait_for(self._hand_back(list(self._held)), RELEASE_WAIT_S)
+        await self._consumer.stop()
+        if self._db is not None:
+            with contextlib.suppress(Exception):
+                await self._db.close(timeout=RELEASE_WAIT_S)
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Fetch and write until told to stop; what is being written is finished first."""
+        ahead: asyncio.Task[tuple[int, Prepared] | None] | None = None
+        try:
+            while not stop.is_set():
+                batch = await (ahead or self._patiently())
+                ahead = asyncio.create_task(self._patiently())
+                if batch is not None and batch[0] == self._generation:
+                    await self._write(batch[1])
+                await self._now_and_then()
+        finally:
+            if ahead is not None:
+                ahead.cancel()
+                with contextlib.suppress(asyncio.CancelledError, Exception):
+                    await ahead
+
+    async def _patiently(self) -> tuple[int, Prepared] | None:
+        """Fetch and decode one batch, waiting out a broker or database that is away."""
+        try:
+            return await self._next()
+        except Exception as error:
+            if not is_waitable(error, self._db):
+                raise
+            log.warning("kafka or database not available, waiting", error=f"{type(error).__name__}: {error}")
+            await asyncio.sleep(getattr(error, "retry_after_s", 1.0))
+            return None
+
+    # ── fetching ──────────────────────────────────────────────────────────────────────────────────────
+
+    async def _next(self) -> tuple[int, Prepared] | None:
+        """Fetch and decode one batch; None when nothing waits."""
+        generation = self._generation
+        fetched = await self._fetch()
+        if not fetched:
+            return None
+        suspect = next((part for part in fetched if self._partition(part).isolating), None)
+        if suspect is not None:
+            return await self._alone(generation, suspect, fetched)
+        return generation, await asyncio.to_thread(prepare, fetched, self._options)
+
+    async def _fetch(self) -> list[Fetched]:
+        """Live first; backlog only when no live record waits."""
+        live = [self._tp(p) for p in runnable(self._held.values(), self._settings.live_topic)]
+        backlog = [self._tp(p) for p in runnable(self._held.values(), self._settings.backlog_topic)]
+        if not live and not backlog:
+            await asyncio.sleep(IDLE_WAIT_MS / 1000)
+            return []
+        generation = self._generation
+        records = await self._poll(live, backlog)
+        if generation != self._generation:  # partitions changed hands meanwhile: what came may not follow on
+            for tp in records.keys() & self._held.keys():
+                self._consumer.seek(tp, self._position[tp])
+            return []
+        return [part for tp, messages in records.items() if (part := self._accept(tp, messages))]
+
+    async def _poll(
+        self, live: Sequence[TopicPartition], backlog: Sequence[TopicPartition]
+    ) -> Mapping[TopicPartition, Sequence[Message]]:
+        if live:
+            wait_ms = 0 if backlog and self._backlog_waits else IDLE_WAIT_MS
+            if records := await self._consumer.fetch(live, self._settings.batch_records, wait_ms):
+                return records
+        if not backlog:
+            return {}
+        records = await self._consumer.fetch(backlog, self._settings.backlog_batch_records, IDLE_WAIT_MS)
+        self._backlog_waits = bool(records)
+        return records
+
+    def _accept(self, tp: TopicPartition, messages: Sequence[Message]) -> Fetched | None:
+        """Take fetched records as the next ones of a partition this worker holds."""
+        partition = self._held.get(tp)
+        if partition is None or not messages:
+            return None
+        if partition.isolating:
+            messages = messages[:1]
+            self._consumer.seek(tp, messages[0].offset + 1)
+        expected, self._position[tp] = self._position[tp], messages[-1].offset + 1
+        return Fetched(partition.place, partition.epoch, expected, messages)
+
+    async def _alone(
+        self, generation: int, suspect: Fetched, fetched: Sequence[Fetched]
+    ) -> tuple[int, Prepared]:
+        """Try one record by itself, noted in the database first; set it aside when it has killed before."""
+        for part in fetched:
+            if part is not suspect:  # comes again after this one
+                self._rewind(part)
+        partition, offset = self._partition(suspect), suspect.messages[0].offset
+        if partition.is_killer(offset):
+            partition.isolate_until_offset = 0
+            detail = (
+                f"the worker died {partition.suspect_tries} times while this record was tried alone; "
+                "fix the decoder, then redrive it"
+            )
+            log.error(
+                "record set aside",
+                topic=suspect.place.topic,
+                partition=suspect.place.partition,
+                offset=offset,
+            )
+            return generation, set_aside(suspect, "KILLED_WORKER", detail)
+        async with self._database:
+            db = await self._connected()
+            await store.mark_suspect(db, suspect.place, suspect.epoch, offset)
+        return generation, await asyncio.to_thread(prepare, [suspect], self._options)
+
+    def _rewind(self, part: Fetched) -> None:
+        tp = TopicPartition(part.place.topic, part.place.partition)
+        self._position[tp] = part.expected_offset
+        self._consumer.seek(tp, part.expected_offset)
+
+    # ── writing ───────────────────────────────────────────────────────────────────────────────────────
+
+    async def _write(self, batch: Prepared) -> None:
+        """Commit a batch, waiting out what can be waited out; a lost partition drops it."""
+        if await self._halts(batch):
+            return
+        deadline = time.monotonic() + RETRY_SHARE * self._settings.max_poll_interval_s
+        wait_s = 0.1
+        while True:
+            try:
+                async with self._database:
+                    written = await self._commit(batch)
+                break
+            except FencedError as error:
+                log.warning("batch dropped", reason=str(error))
+                meter.dropped(batch)
+                await self._start_over(batch)
+                return
+            except Exception as error:
+                if not is_waitable(error, self._db):
+                    raise
+                if time.monotonic() + wait_s > deadline:
+                    raise TelltaleError(
+                        "ingest: the database has taken no batch for most of the poll interval, last answer: "
+                        f"{type(error).__name__}: {error}; nothing is lost, start again when it is back"
+                    ) from error
+                log.warning(
+                    "database not available, waiting", error=f"{type(error).__name__}: {error}", wait_s=wait_s
+                )
+                self._writer.forget_partitions()
+                await asyncio.sleep(wait_s)
+                wait_s = min(wait_s * 2, 5.0)
+        self._committed(batch, written)
+
+    async def _commit(self, batch: Prepared) -> Written | None:
+        """Write once; None when an earlier try turns out to have been committed."""
+        reconnected = self._db is None or self._db.is_closed()
+        db = await self._connected()
+        if reconnected:
+            held = {part.place: part.epoch for part in batch.slices}
+            reached = await store.offsets(db, list(held))
+            ends = {part.place: batch.messages[part.stop - 1].offset + 1 for part in batch.slices}
+            if all(reached[place] == (held[place], ends[place]) for place in held):
+                return None
+        return await self._writer.write(db, batch)
+
+    def _committed(self, batch: Prepared, written: Written | None) -> None:
+        for part in batch.slices:
+            partition = self._held.get(TopicPartition(part.place.topic, part.place.partition))
+            if partition is not None and partition.epoch == part.epoch:
+                last = batch.messages[part.stop - 1]
+                partition.next_offset, partition.last_timestamp_ms = last.offset + 1, last.timestamp
+        if written is not None:
+            meter.ingested(batch, written)
+
+    async def _halts(self, batch: Prepared) -> bool:
+        """Halt a partition whose stream is mostly bad before its batch drains into the dead letters."""
+        frames, rejected = _frames(batch)
+        for i, part in enumerate(batch.slices):
+            partition = self._held.get(TopicPartition(part.place.topic, part.place.partition))
+            if partition is None or partition.epoch != part.epoch:
+                continue
+            window = partition.window.after(int(frames[i]), int(rejected[i]))
+            if window.must_halt() and batch.messages[part.start].offset >= partition.allow_until_offset:
+                await self._halt(batch, partition, window)
+                return True
+            partition.window = window
+        return False
+
+    async def _halt(self, batch: Prepared, partition: Partition, window: BadWindow) -> None:
+        place = partition.place
+        reasons = sorted({item.reason for item in batch.decoded.evidence if item.outcome == "rejected"})
+        reason = (
+            f"{window.bad} of the last {window.seen} frames were rejected ({', '.join(reasons[:5])}); "
+            f"look at them and go on with: telltale resume {place.topic} {place.partition}"
+        )
+        async with self._database:
+            await store.halt(await self._connected(), place, partition.epoch, reason)
+        partition.halt_reason = reason
+        log.error("partition halted", topic=place.topic, partition=place.partition, reason=reason)
+        await self._start_over(batch)
+
+    async def _start_over(self, batch: Prepared) -> None:
+        """Forget batches under way and read on from where the database stands."""
+        self._generation += 1
+        async with self._database:
+            db = await self._connected()
+            reached = await store.offsets(db, [p.place for p in self._held.values()])
+        for tp, partition in list(self._held.items()):
+            epoch, next_offset = reached.get(partition.place, (-1, 0))
+            if epoch != partition.epoch:
+                del self._held[tp]
+                continue
+            partition.next_offset = self._position[tp] = next_offset
+            with contextlib.suppress(TelltaleError):
+                self._consumer.seek(tp, next_offset)
+
+    # ── partitions come and go ────────────────────────────────────────────────────────────────────────
+
+    async def _assigned(self, assigned: Sequence[TopicPartition]) -> None:
+        """Take these partitions over in the database, then read on from the offset stored there."""
+        self._cluster = self._cluster or await self._consumer.cluster_id()
+        self._untaken = set(assigned)
+        async with self._database:
+            await self._take_over(assigned)
+
+    async def _take_over(self, assigned: Sequence[TopicPartition]) -> None:
+        db = await self._connected()
+        self._generation += 1
+        window = BadWindow(self._settings.halt_window, self._settings.halt_bad_share)
+        ordered = sorted(assigned)
+        for topic, parts in groupby(ordered, key=lambda tp: tp.topic):
+            numbers = [tp.partition for tp in parts]
+            for held in await store.take_over(db, self._cluster, topic, numbers, self._name):
+                tp = TopicPartition(topic, held.place.partition)
+                self._held[tp] = partition_of(held, window, self._settings.batch_records)
+                self._position[tp] = held.next_offset
+                self._consumer.seek(tp, held.next_offset)
+        self._safety.load(await store.load_rule_states(db))
+        self._untaken -= set(assigned)
+        log.info("partitions assigned", partitions=[f"{tp.topic}[{tp.partition}]" for tp in ordered])
+
+    async def _revoked(self, revoked: Sequence[TopicPartition]) -> None:
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._hand_back(revoked), RELEASE_WAIT_S)
+
+    async def _hand_back(self, revoked: Sequence[TopicPartition]) -> None:
+        """Give partitions up cleanly, after the write under way; the fence covers us if this fails."""
+        async with self._database:
+            self._generation += 1
+            self._untaken -= set(revoked)
+            gone = [self._held.pop(tp) for tp in revoked if tp in self._held]
+            if gone and self._db is not None and not self._db.is_closed():
+                await store.release(self._db, [(p.place, p.epoch) for p in gone])
+
+    # ── now and then ──────────────────────────────────────────────────────────────────────────────────
+
+    async def _now_and_then(self) -> None:
+        now = time.monotonic()
+        if now - self._pace.courtesy > COURTESY_COMMIT_S:
+            self._pace.courtesy = now
+            offsets = {tp: p.next_offset for tp, p in self._held.items()}
+            await self._consumer.commit(offsets)
+            meter.held(self._held, {tp: self._consumer.lag(tp, at) for tp, at in offsets.items()})
+        if now - self._pace.halt_poll > HALT_POLL_S:
+            self._pace.halt_poll = now
+            if self._untaken:
+                async with self._database:
+                    await self._take_over(sorted(self._untaken & self._consumer.assignment))
+            await self._poll_halted()
+
+    async def _poll_halted(self) -> None:
+        for tp, partition in list(self._held.items()):
+            if partition.halt_reason is None:
+                continue
+            async with self._database:
+                allowed = await store.allowed_until(await self._connected(), partition.place)
+            if allowed is not None:
+                partition.halt_reason, partition.allow_until_offset = None, allowed
+                partition.window = BadWindow(self._settings.halt_window, self._settings.halt_bad_share)
+                log.info("partition goes on", topic=tp.topic, partition=tp.partition)
+
+    async def _connected(self) -> Connection:
+        """Return the worker's connection, a new one when the old is gone; its backend is then made known."""
+        if self._db is None or self._db.is_closed():
+            self._db = await connect(
+                self._settings.database, role_name="ingest", timeout_s=self._settings.database_timeout_s
+            )
+            await store.adopt(self._db, [(p.place, p.epoch) for p in self._held.values()])
+        return self._db
+
+    def _partition(self, part: Fetched) -> Partition:
+        return self._held[TopicPartition(part.place.topic, part.place.partition)]
+
+    @staticmethod
+    def _tp(partition: Partition) -> TopicPartition:
+        return TopicPartition(partition.place.topic, partition.place.partition)
+
+
+def _frames(batch: Prepared) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Return how many frames, and how many rejected ones, each slice of a batch holds."""
+    decoded = batch.decoded
+    per_message = np.bincount(decoded.reports.record, minlength=len(batch.messages)) + decoded.control
+    for event in decoded.sessions:
+        per_message[event.record] += 1
+    rejected = np.zeros(len(batch.messages), np.int64)
+    for item in decoded.evidence:
+        rejected[item.record] += item.outcome == "rejected"
+    slices = len(batch.slices)
+    bad = per_partition(rejected, batch.slice_of, slices)
+    return per_partition(per_message, batch.slice_of, slices) + bad, bad

@@ -1,0 +1,177 @@
+"""Records as fetched to one decoded batch: envelope, decoder, event time. No database, safe in a thread."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from telltale.decode import Decoder, decoder_for
+from telltale.intake import Envelope, Message, TimeRule, envelope_of, merge, settle_times
+from telltale.records import Decoded, Evidence, Flag, Source, Values, no_reports
+from telltale.store.ingest import Place
+
+
+@dataclass(frozen=True, slots=True)
+class Slice:
+    """The records of one partition within a batch: `messages[start:stop]` of it, contiguous in offset."""
+
+    place: Place
+    epoch: int
+    expected_offset: int  # where the database must stand for this slice to follow
+    start: int
+    stop: int
+
+
+@dataclass(frozen=True, slots=True)
+class Fetched:
+    """Records of one partition as fetched, and the offset the database must have reached before them."""
+
+    place: Place
+    epoch: int
+    expected_offset: int
+    messages: Sequence[Message]
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """One decoded batch, ready to be written."""
+
+    slices: tuple[Slice, ...]
+    messages: Sequence[Message]
+    slice_of: NDArray[np.int64]  # per message
+    envelopes: Sequence[Envelope]
+    received_at: NDArray[np.int64]  # µs per message
+    protocols: tuple[str, ...]
+    protocol_of: NDArray[np.int64]  # per message, into `protocols`
+    decoded: Decoded
+    sources: tuple[Source, ...]
+
+    def value(self, record: int) -> bytes:
+        """Return the original bytes of one record."""
+        return self.messages[record].value or b""
+
+    def frame(self, record: int, frame: int) -> bytes:
+        """Return the original bytes of one frame of a record."""
+        decoder = decoder_for(self.envelopes[record].protocol)
+        return decoder.raw_frame(self.value(record), frame) if decoder else self.value(record)
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """How to read the wire, from the settings."""
+
+    times: TimeRule
+    current_sign: int
+    position_decimals: int
+
+
+def prepare(fetched: Sequence[Fetched], options: Options) -> Prepared:
+    """Decode what was fetched into one batch."""
+    batch = _undecoded(fetched)
+    parts = [
+        _decode(protocol, np.flatnonzero(batch.protocol_of == i), batch, options)
+        for i, protocol in enumerate(batch.protocols)
+    ]
+    decoded, sources = merge(parts)
+    filled = np.array([envelope.filled for envelope in batch.envelopes], bool)
+    columns = decoded.reports.rows.columns
+    columns["flags"][filled[decoded.reports.record]] |= int(Flag.ENVELOPE_FILLED)
+    settle_times(columns, options.times)
+    return replace(batch, decoded=_without_nameless(decoded, batch), sources=sources)
+
+
+def set_aside(fetched: Fetched, reason: str, detail: str) -> Prepared:
+    """Return a batch that refuses these records without looking inside them."""
+    batch = _undecoded([fetched])
+    values = Values([m.value or b"" for m in batch.messages], batch.received_at)
+    return replace(batch, decoded=_refuse_all(values, reason, detail))
+
+
+def _undecoded(fetched: Sequence[Fetched]) -> Prepared:
+    slices: list[Slice] = []
+    messages: list[Message] = []
+    for part in fetched:
+        start = len(messages)
+        messages += part.messages
+        slices.append(Slice(part.place, part.epoch, part.expected_offset, start, len(messages)))
+    envelopes = [envelope_of(message) for message in messages]
+    protocols = tuple(sorted({envelope.protocol for envelope in envelopes}))
+    number = {protocol: i for i, protocol in enumerate(protocols)}
+    return Prepared(
+        tuple(slices),
+        messages,
+        np.repeat(np.arange(len(slices)), [s.stop - s.start for s in slices]),
+        envelopes,
+        np.array([envelope.received_at for envelope in envelopes], np.int64),
+        protocols,
+        np.array([number[envelope.protocol] for envelope in envelopes], np.int64),
+        Decoded(no_reports()),
+        (),
+    )
+
+
+def _decode(
+    protocol: str, numbers: NDArray[np.int64], batch: Prepared, options: Options
+) -> tuple[Decoded, NDArray[np.int64]]:
+    values = Values([batch.value(i) for i in numbers.tolist()], batch.received_at[numbers])
+    decoder = decoder_for(protocol)
+    if decoder is None:
+        return _refuse_all(values, "UNKNOWN_PROTOCOL", f"no decoder for protocol {protocol!r}"), numbers
+    return _decode_guarded(decoder, values, options), numbers
+
+
+def _decode_guarded(decoder: Decoder, values: Values, options: Options) -> Decoded:
+    """Decode; should the decoder itself fail, find the values it fails on and refuse only those."""
+    try:
+        return _call(decoder, values, options)
+    except Exception as error:
+        if len(values.values) == 1:
+            reason = f"{decoder.protocol}: decoder failed with {type(error).__name__}: {error}"
+            return _refuse_all(values, "DECODER_ERROR", reason)
+    half = len(values.values) // 2
+    halves = (slice(0, half), slice(half, None))
+    parts = [
+        (_decode_guarded(decoder, Values(values.values[s], values.received_at[s]), options), numbers)
+        for s, numbers in zip(halves, np.split(np.arange(len(values.values)), [half]), strict=True)
+    ]
+    decoded, sources = merge(parts)
+    return replace(decoded, source_of=sources)
+
+
+def _call(decoder: Decoder, values: Values, options: Options) -> Decoded:
+    return decoder.decode(
+        values, current_sign=options.current_sign, position_decimals=options.position_decimals
+    )
+
+
+def _refuse_all(values: Values, reason: str, detail: str) -> Decoded:
+    evidence = tuple(
+        Evidence(i, 0, "rejected", reason, detail, value, 0) for i, value in enumerate(values.values)
+    )
+    return Decoded(no_reports(), control=np.zeros(len(values.values), np.int32), evidence=evidence)
+
+
+def _without_nameless(decoded: Decoded, batch: Prepared) -> Decoded:
+    """Refuse rows without any vehicle id: nobody could be told what was found in them."""
+    reports = decoded.reports
+    nameless = reports.vin == b""
+    if not nameless.any():
+        return decoded
+    refused = tuple(
+        Evidence(
+            int(reports.record[i]),
+            int(reports.frame[i]),
+            "rejected",
+            "VIN_MISSING",
+            "the frame's vehicle id is blank; expected 17 characters",
+            batch.frame(int(reports.record[i]), int(reports.frame[i])),
+            4,
+        )
+        for i in np.flatnonzero(nameless)
+    )
+    lost = {(item.record, item.frame) for item in refused}
+    kept = tuple(item for item in decoded.evidence if (item.record, item.frame) not in lost)
+    return replace(decoded, reports=reports.take(np.flatnonzero(~nameless)), evidence=kept + refused)

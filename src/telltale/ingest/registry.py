@@ -1,0 +1,77 @@
+"""Ids of vehicles and sources, and the newest time of each vehicle: memory of what the database holds."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from telltale.intake import NO_TIME
+from telltale.records import Array, Source
+from telltale.store import ingest as store
+from telltale.store.pool import Connection
+
+_VIN: Final = re.compile(r"[A-HJ-NPR-Z0-9]{17}")
+
+
+class Registry:
+    """Maps VINs and sources to ids, registering what is new."""
+
+    def __init__(self) -> None:
+        self._vehicles: dict[bytes, int] = {}
+        self._sources: dict[tuple[Source, str], int] = {}
+        self._valid: NDArray[np.bool_] = np.ones(1024, bool)
+        self._newest: NDArray[np.int64] = np.full(1024, NO_TIME, np.int64)
+
+    async def vehicle_ids(self, db: Connection, vins: Sequence[bytes]) -> NDArray[np.int32]:
+        """Return the id of each VIN; a VIN never heard of is registered."""
+        known = self._vehicles
+        if unknown := {vin for vin in vins if vin not in known}:
+            await self._register(db, sorted(unknown))
+        return np.fromiter((known[vin] for vin in vins), np.int32, len(vins))
+
+    async def _register(self, db: Connection, vins: Sequence[bytes]) -> None:
+        texts = {vin: vin_text(vin) for vin in vins}
+        valid = {text: _VIN.fullmatch(text) is not None for text in texts.values()}
+        ids = await store.register_vehicles(db, sorted(valid.items()))
+        self._grow(max(ids.values()) + 1)
+        for vin, text in texts.items():
+            self._vehicles[vin] = ids[text]
+            self._valid[ids[text]] = valid[text]
+
+    async def source_ids(
+        self, db: Connection, sources: Sequence[tuple[Source, str]]
+    ) -> dict[tuple[Source, str], int]:
+        """Return the id of each (source, gateway); a new one is registered."""
+        if unknown := [pair for pair in sources if pair not in self._sources]:
+            self._sources |= await store.register_sources(db, unknown)
+        return self._sources
+
+    def is_well_formed(self, vehicles: Array) -> NDArray[np.bool_]:
+        """Tell for each vehicle id whether its VIN is well-formed."""
+        well_formed: NDArray[np.bool_] = self._valid[vehicles]
+        return well_formed
+
+    def is_newer(self, columns: Array) -> NDArray[np.bool_]:
+        """Tell for each row whether it is newer than all this worker has stored of its vehicle."""
+        newer: NDArray[np.bool_] = columns["observed_at"] > self._newest[columns["vehicle_id"]]
+        return newer
+
+    def stored(self, columns: Array) -> None:
+        """Remember the newest times of rows that are now committed."""
+        np.maximum.at(self._newest, columns["vehicle_id"], columns["observed_at"])
+
+    def _grow(self, size: int) -> None:
+        if size <= len(self._newest):
+            return
+        more = max(size, 2 * len(self._newest)) - len(self._newest)
+        self._newest = np.concatenate([self._newest, np.full(more, NO_TIME, np.int64)])
+        self._valid = np.concatenate([self._valid, np.ones(more, bool)])
+
+
+def vin_text(vin: bytes) -> str:
+    """Return the VIN as text that a database takes, whatever bytes the wire carried."""
+    return vin.decode("ascii", "backslashreplace").replace("\x00", "\\x00")

@@ -1,0 +1,205 @@
+"""The ingest worker against a real broker and a real database."""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+
+import asyncpg
+import numpy as np
+import pytest
+from tests.servers.postgres import DatabaseUrls
+
+from telltale import ingest, records
+from telltale.broker import Producer
+from telltale.config import Settings
+from telltale.decode.gbt32960.encode import encode_reports
+
+NOON_US = 1_773_460_800_000_000
+VINS = [b"L0TTE5T15RA000101", b"L0TTE5T15RA000102", b"L0TTE5T15RA000103"]
+HEADERS = [("protocol", b"gbt32960"), ("received_at", b"1773460900000000"), ("gateway", b"g1")]
+Topics = Callable[..., Awaitable[tuple[str, str]]]
+
+
+def frames(
+    count: int, *, cells: int = 8, command: int = 2, speed_kmh: float = 50.0
+) -> list[tuple[bytes, bytes]]:
+    """(key, frame) of `count` reports, one second apart, from three vehicles in turn."""
+    columns = records.nulls(records.REPORT_COLUMNS, count)
+    columns["observed_at"] = NOON_US + np.arange(count) * 1_000_000
+    columns["vehicle_status"], columns["charging_state"], columns["run_mode"] = 1, 3, 1
+    columns["speed_kmh"], columns["odometer_km"], columns["soc_pct"] = speed_kmh, 1000.0, 70
+    columns["pack_voltage_v"], columns["pack_current_a"] = cells * 3.7, -10.0
+    columns["dcdc_state"], columns["gear"], columns["insulation_kohm"] = 1, 14, 5000
+    lists = {item.name: records.empty_ragged(item.item, count) for item in records.REPORT_LISTS}
+    values = (3700 + np.arange(count * cells) % 7).astype(records.CELL)
+    lists["cells_mv"] = records.Ragged(values, np.arange(count + 1) * cells)
+    subsystems = np.zeros(count, records.SUBSYSTEM)
+    subsystems["no"], subsystems["voltage_dv"], subsystems["current_da"] = 1, round(cells * 37), -100
+    subsystems["cell_total"], subsystems["start_cell"], subsystems["cells"] = cells, 1, cells
+    lists["subsystems"] = records.Ragged(subsystems, np.arange(count + 1))
+    vin = np.array([VINS[i % 3] for i in range(count)], "S17")
+    encoded = encode_reports(records.Rows(columns, lists), vin, command=command)
+    return list(zip(vin.tolist(), encoded, strict=True))
+
+
+async def send(kafka: str, topic: str, messages: list[tuple[bytes, bytes]]) -> None:
+    async with Producer(kafka) as producer:
+        await producer.send_many(topic, [(key, value, HEADERS, None) for key, value in messages])
+
+
+@asynccontextmanager
+async def ingesting(settings: Settings) -> AsyncIterator[asyncio.Task[None]]:
+    stop = asyncio.Event()
+    worker = asyncio.create_task(ingest.run(settings, stop))
+    try:
+        yield worker
+    finally:
+        stop.set()
+        await asyncio.wait_for(worker, 20)
+
+
+async def accounted(db: asyncpg.Connection, sent: int, worker: asyncio.Task[None]) -> dict[str, int]:
+    """Wait until this many frames have an outcome; return the sums."""
+    query = (
+        "SELECT coalesce(sum(sent), 0) AS sent, sum(stored) AS stored, sum(partial) AS partial, "
+        "sum(duplicate) AS duplicate, sum(conflicting) AS conflicting, sum(control) AS control, "
+        "sum(rejected) AS rejected FROM telltale.ingest_batch"
+    )
+    for _ in range(400):
+        row = await db.fetchrow(query)
+        if row["sent"] >= sent:
+            return {name: int(value) for name, value in row.items() if value}
+        if worker.done():
+            worker.result()
+        await asyncio.sleep(0.05)
+    raise AssertionError(f"only {row} of {sent}")
+
+
+@pytest.fixture
+async def settings(kafka: str, topics: Topics, database_urls: DatabaseUrls) -> Settings:
+    live, backlog = await topics(2)
+    return Settings(
+        kafka=kafka,
+        database=database_urls.ingest,
+        live_topic=live,
+        backlog_topic=backlog,
+        consumer_group=f"group-{live}",
+        session_timeout_s=6,
+    )
+
+
+@pytest.fixture
+async def db(database_urls: DatabaseUrls) -> AsyncIterator[asyncpg.Connection]:
+    connection = await asyncpg.connect(database_urls.admin)
+    yield connection
+    await connection.close()
+
+
+async def test_every_frame_sent_is_stored_once(
+    kafka: str, settings: Settings, db: asyncpg.Connection
+) -> None:
+    await send(kafka, settings.live_topic, frames(3000))
+    async with ingesting(settings) as worker:
+        assert await accounted(db, 3000, worker) == {"sent": 3000, "stored": 3000}
+    assert await db.fetchval("SELECT count(*) FROM telltale.report") == 3000
+    assert await db.fetchval("SELECT count(*) FROM telltale.vehicle") == 3
+    row = await db.fetchrow(
+        "SELECT speed_kmh, pack_current_a, telltale.cells_v(cells_mv) AS cells FROM telltale.report "
+        "ORDER BY observed_at LIMIT 1"
+    )
+    assert (row["speed_kmh"], row["pack_current_a"]) == (50.0, -10.0)
+    assert row["cells"] == pytest.approx([3.7 + i / 1000 for i in (0, 1, 2, 3, 4, 5, 6, 0)])
+
+
+async def test_the_same_data_again_in_any_order_and_topic_changes_no_count(
+    kafka: str, settings: Settings, db: asyncpg.Connection
+) -> None:
+    live = frames(600)
+    again = frames(600, command=3)
+    async with ingesting(settings) as worker:
+        await send(kafka, settings.live_topic, live)
+        await accounted(db, 600, worker)
+        await send(kafka, settings.backlog_topic, again[::-1])
+        await send(kafka, settings.live_topic, [(b"another key", value) for _, value in live])
+        sums = await accounted(db, 1800, worker)
+    assert sums == {"sent": 1800, "stored": 600, "duplicate": 1200}
+    assert await db.fetchval("SELECT count(*) FROM telltale.report") == 600
+
+
+async def test_other_content_under_the_same_identity_is_kept_as_evidence(
+    kafka: str, settings: Settings, db: asyncpg.Connection
+) -> None:
+    first, second = frames(3), frames(3, speed_kmh=51.0)
+    async with ingesting(settings) as worker:
+        await send(kafka, settings.live_topic, first)
+        await accounted(db, 3, worker)
+        await send(kafka, settings.live_topic, [(key, value + first[0][1]) for key, value in second[:1]])
+        sums = await accounted(db, 5, worker)
+    assert sums == {"sent": 5, "stored": 3, "duplicate": 1, "conflicting": 1}
+    letter = await db.fetchrow("SELECT outcome, raw, frame FROM telltale.dead_letter")
+    assert tuple(letter) == ("conflicting", second[0][1], 0)
+    assert await db.fetchval("SELECT max(speed_kmh) FROM telltale.report") == 50.0
+
+
+async def test_one_bad_frame_is_kept_with_its_place_and_the_rest_goes_on(
+    kafka: str, settings: Settings, db: asyncpg.Connection
+) -> None:
+    good = frames(50)
+    bad = bytearray(good[7][1])
+    bad[40] ^= 0xFF
+    async with ingesting(settings) as worker:
+        await send(
+            kafka, settings.live_topic, [*good[:7], (VINS[1], bytes(bad)), (VINS[0], b"\x00\x01"), *good[8:]]
+        )
+        sums = await accounted(db, 51, worker)
+    assert sums == {"sent": 51, "stored": 49, "rejected": 2}
+    rows = await db.fetch("SELECT reason, raw, topic FROM telltale.dead_letter ORDER BY reason")
+    assert [tuple(row) for row in rows] == [
+        ("BAD_START", b"\x00\x01", settings.live_topic),
+        ("BCC_MISMATCH", bytes(bad), settings.live_topic),
+    ]
+
+
+async def test_a_stream_of_mostly_bad_frames_halts_until_an_operator_says_go_on(
+    kafka: str, settings: Settings, db: asyncpg.Connection
+) -> None:
+    await send(kafka, settings.live_topic, [(VINS[0], b"garbage" * 5)] * 400)
+    async with ingesting(settings) as worker:
+        for _ in range(200):
+            reason = await db.fetchval(
+                "SELECT halt_reason FROM telltale.ingest_offset WHERE halted_at IS NOT NULL"
+            )
+            if reason:
+                break
+            await asyncio.sleep(0.05)
+        assert "telltale resume" in reason
+        assert await db.fetchval("SELECT count(*) FROM telltale.dead_letter") < 200
+        partition = await db.fetchval(
+            "SELECT partition FROM telltale.ingest_offset WHERE halted_at IS NOT NULL"
+        )
+        await ingest.loop.store.resume_partition(settings.database, settings.live_topic, partition, 10_000)
+        assert await accounted(db, 400, worker) == {"sent": 400, "rejected": 400}
+
+
+async def test_a_worker_takes_up_where_the_last_one_committed(
+    kafka: str, settings: Settings, db: asyncpg.Connection
+) -> None:
+    messages = frames(900)
+    for third in (messages[:300], messages[300:600], messages[600:]):
+        await send(kafka, settings.live_topic, third)
+        async with ingesting(settings) as worker:
+            done = await db.fetchval("SELECT count(*) FROM telltale.report")
+            await accounted(db, done + 300, worker)
+    assert await accounted(db, 900, worker) == {"sent": 900, "stored": 900}
+
+
+async def test_a_worker_whose_epoch_was_raised_writes_nothing(
+    kafka: str, settings: Settings, db: asyncpg.Connection
+) -> None:
+    async with ingesting(settings) as worker:
+        await send(kafka, settings.live_topic, frames(30))
+        await accounted(db, 30, worker)
+        await db.execute("UPDATE telltale.ingest_offset SET epoch = epoch + 1")
+        await send(kafka, settings.live_topic, frames(90)[30:])
+        await asyncio.sleep(1.0)
+        assert await db.fetchval("SELECT count(*) FROM telltale.report") == 30
