@@ -5,14 +5,15 @@ from __future__ import annotations
 import asyncio
 import signal
 import sys
-from collections.abc import Callable, Coroutine
+from collections.abc import Awaitable, Callable
+from typing import Any
 
-import structlog
 import typer
 from pydantic import ValidationError
 
 import telltale
 from telltale.config import Settings
+from telltale.errors import SettingsError, TelltaleError
 
 app = typer.Typer(
     name="telltale",
@@ -33,78 +34,64 @@ def ingest() -> None:
     """Take telemetry from Kafka into the database, exactly once, and judge it for safety."""
     from telltale.ingest import run
 
-    _work(run)
+    run_until_stopped(run)
 
 
 @app.command()
 def resume(topic: str, partition: int, records: int = 10_000) -> None:
-    """Let a halted partition go on; it does not halt again within this many RECORDS."""
+    """Let a halted partition go on; it does not halt again within the next RECORDS records."""
     from telltale.store.ingest import resume_partition
 
-    settings = _settings()
+    settings = settings_from_environment()
     for line in asyncio.run(resume_partition(settings.database, topic, partition, records)):
         typer.echo(line)
 
 
-def _work(worker: Callable[[Settings, asyncio.Event], Coroutine[None, None, None]]) -> None:
-    """Run a worker until SIGTERM or SIGINT; one line and exit 1 when it cannot go on."""
-    settings = _settings()
-    configure_logging(settings.log_format)
-
-    async def until_told() -> None:
-        stop = asyncio.Event()
-        loop = asyncio.get_running_loop()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, stop.set)
-        await worker(settings, stop)
-
-    try:
-        with asyncio.Runner(loop_factory=event_loop) as runner:
-            runner.run(until_told())
-    except Exception as error:
-        structlog.get_logger("telltale").error("worker ends", error=f"{type(error).__name__}: {error}")
-        raise typer.Exit(1) from error
+@app.callback()
+def verbs() -> None:
+    """Keep `telltale VERB` as the form even while there is one verb."""
 
 
-def event_loop() -> asyncio.AbstractEventLoop:
-    """Return a uvloop where there is one."""
-    try:
-        import uvloop
-    except ImportError:
-        return asyncio.new_event_loop()
-    return uvloop.new_event_loop()
-
-
-def _settings() -> Settings:
+def settings_from_environment() -> Settings:
+    """Return the settings of this process. Raises SettingsError naming each variable that does not fit."""
     try:
         return Settings()
     except ValidationError as error:
-        for item in error.errors():
-            name = "TELLTALE_" + "_".join(str(part) for part in item["loc"]).upper()
-            typer.echo(f"telltale: setting {name}: {item['msg']}, got {item['input']!r}", err=True)
-        raise typer.Exit(2) from error
+        faults = [f"TELLTALE_{str(e['loc'][0]).upper()}: {e['msg']}" for e in error.errors()]
+        raise SettingsError("; ".join(faults)) from error
 
 
-def configure_logging(log_format: str) -> None:
-    """Log one line an event to standard error: JSON, or text for people."""
-    renderer = (
-        structlog.processors.JSONRenderer() if log_format == "json" else structlog.dev.ConsoleRenderer()
-    )
-    structlog.configure(
-        processors=[
-            structlog.processors.add_log_level,
-            structlog.processors.TimeStamper(fmt="iso", utc=True),
-            renderer,
-        ],
-        wrapper_class=structlog.make_filtering_bound_logger(20),
-        logger_factory=structlog.WriteLoggerFactory(sys.stderr),
-    )
+def run_until_stopped(work: Callable[[Settings, asyncio.Event], Awaitable[Any]]) -> None:
+    """Run `work(settings, stop)`; SIGTERM and SIGINT set `stop`. What every worker's verb does.
+
+    A TelltaleError ends the process with code 1 and its one line.
+    """
+    settings = settings_from_environment()
+    if sys.platform == "win32":
+        loop_factory = asyncio.new_event_loop
+    else:
+        import uvloop
+
+        loop_factory = uvloop.new_event_loop
+    from telltale import logs
+
+    logs.configure(settings.log_format)
+    with asyncio.Runner(loop_factory=loop_factory) as runner:
+        runner.run(_stoppable(work, settings))
+
+
+async def _stoppable(work: Callable[[Settings, asyncio.Event], Awaitable[Any]], settings: Settings) -> None:
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    await work(settings, stop)
 
 
 def main() -> None:
-    """Run the command line."""
-    app()
-
-
-if __name__ == "__main__":
-    main()
+    """Run the command line; what telltale raises on purpose becomes one line and exit code 1."""
+    try:
+        app()
+    except TelltaleError as error:
+        typer.echo(f"telltale: {error}", err=True)
+        raise SystemExit(1) from None

@@ -41,8 +41,15 @@ RETRY_SHARE: Final = 0.8
 
 async def run(settings: Settings, stop: asyncio.Event) -> None:
     """Ingest until `stop` is set; raises when it cannot go on."""
-    async with _worker(settings) as worker:
-        await worker.run(stop)
+    try:
+        async with _worker(settings) as worker:
+            await worker.run(stop)
+    except Exception as error:
+        if isinstance(error, TelltaleError) or not is_waitable(error):
+            raise
+        raise TelltaleError(
+            f"ingest: the database does not answer: {type(error).__name__}: {error}"
+        ) from error
 
 
 @contextlib.asynccontextmanager

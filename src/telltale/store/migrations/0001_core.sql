@@ -14,7 +14,10 @@ BEGIN
             EXECUTE format('GRANT %I TO %I', name, current_user);
         END IF;
     END LOOP;
-    EXECUTE format('GRANT CREATE ON DATABASE %I TO telltale_owner', current_database());
+    -- Who is no superuser can give a schema only to a role that might have created it.
+    IF NOT (SELECT rolsuper FROM pg_roles WHERE rolname = current_user) THEN
+        EXECUTE format('GRANT CREATE ON DATABASE %I TO telltale_owner', current_database());
+    END IF;
 END $$;
 
 ALTER SCHEMA telltale OWNER TO telltale_owner;

@@ -2,6 +2,9 @@
 -- demand by ensure_partitions(). One row per (vehicle, observed_at, part): the primary key is the identity.
 SET LOCAL ROLE telltale_owner;
 
+-- The reading tables there are; make_time_series() adds to it.
+CREATE TABLE time_series (name text PRIMARY KEY);
+
 CREATE TABLE report_shape (
     vehicle_id integer NOT NULL,
     observed_at timestamptz NOT NULL,
@@ -88,6 +91,7 @@ BEGIN
                        series, series || '_shape');
     END IF;
     EXECUTE format('DROP TABLE telltale.%I', series || '_shape');
+    INSERT INTO telltale.time_series VALUES (series);
 END $$;
 
 CALL make_time_series('report');
@@ -107,13 +111,15 @@ BEGIN
         RETURN 0;
     END IF;
     FOR week IN SELECT DISTINCT date_bin('7 days', t, '1970-01-05T00:00Z') FROM unnest(times) AS t ORDER BY 1 LOOP
-        FOREACH series IN ARRAY ARRAY['report', 'fuel_cell_report'] LOOP
+        FOR series IN SELECT name FROM telltale.time_series LOOP
             part := series || '_' || to_char(week AT TIME ZONE 'UTC', 'YYYYMMDD');
             IF to_regclass('telltale.' || part) IS NULL THEN
                 PERFORM pg_advisory_xact_lock(hashtext('telltale.ensure_partitions'));
                 IF to_regclass('telltale.' || part) IS NULL THEN
-                    EXECUTE format('CREATE TABLE telltale.%I PARTITION OF telltale.%I FOR VALUES FROM (%L) TO (%L)',
-                                   part, series, week, week + interval '7 days');
+                    -- ATTACH, unlike PARTITION OF, waits for nobody who reads or writes the table.
+                    EXECUTE format('CREATE TABLE telltale.%I (LIKE telltale.%I INCLUDING DEFAULTS)', part, series);
+                    EXECUTE format('ALTER TABLE telltale.%I ATTACH PARTITION telltale.%I FOR VALUES FROM (%L) TO (%L)',
+                                   series, part, week, week + interval '7 days');
                     made := made + 1;
                 END IF;
             END IF;
@@ -123,6 +129,34 @@ BEGIN
 END $$;
 REVOKE ALL ON FUNCTION ensure_partitions(timestamptz[]) FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION ensure_partitions(timestamptz[]) TO telltale_ingest, telltale_score;
+
+-- Drop the seven-day pieces that lie wholly before a time; return their names. Nothing is deleted row by row.
+CREATE FUNCTION drop_readings_before(before timestamptz) RETURNS SETOF text
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = telltale, pg_temp SET lock_timeout = '5s' AS $$
+DECLARE
+    series text;
+    part text;
+    extension_schema text := (SELECT extnamespace::regnamespace::text FROM pg_extension WHERE extname = 'timescaledb');
+BEGIN
+    FOR series IN SELECT name FROM telltale.time_series LOOP
+        IF extension_schema IS NOT NULL THEN
+            RETURN QUERY EXECUTE format('SELECT drop_chunks::text FROM %s.drop_chunks(%L::regclass, older_than => %L::timestamptz)',
+                                        extension_schema, 'telltale.' || series, before);
+            CONTINUE;
+        END IF;
+        FOR part IN
+            SELECT c.relname FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid
+            WHERE i.inhparent = ('telltale.' || series)::regclass
+              AND substring(pg_get_expr(c.relpartbound, c.oid) FROM 'TO \(''([^'']+)''\)')::timestamptz <= before
+            ORDER BY c.relname
+        LOOP
+            EXECUTE format('DROP TABLE telltale.%I', part);
+            RETURN NEXT part;
+        END LOOP;
+    END LOOP;
+END $$;
+REVOKE ALL ON FUNCTION drop_readings_before(timestamptz) FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION drop_readings_before(timestamptz) TO telltale_score;
 
 -- Read a packed list in SQL: big-endian unsigned 16-bit items, the wire's markers as NULL.
 CREATE FUNCTION cells_v(packed bytea) RETURNS real[] LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE AS $$

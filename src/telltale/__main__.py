@@ -1,0 +1,5 @@
+"""`python -m telltale`: the command line."""
+
+from telltale.cli import main
+
+main()
