@@ -6,7 +6,9 @@ import asyncio
 import signal
 import sys
 from collections.abc import Awaitable, Callable
-from typing import Any
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated, Any
 
 import typer
 from pydantic import ValidationError
@@ -21,6 +23,9 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
+
+vehicles = typer.Typer(help="What vehicles are.", no_args_is_help=True)
+app.add_typer(vehicles, name="vehicles")
 
 
 @app.command()
@@ -50,6 +55,31 @@ def resume(topic: str, partition: int, records: int = 10_000) -> None:
 @app.callback()
 def verbs() -> None:
     """Keep `telltale VERB` as the form even while there is one verb."""
+
+
+@vehicles.command("import")
+def vehicles_import(
+    file: Annotated[Path, typer.Argument(help="CSV: vin, any attributes, optionally valid_from")],
+    valid_from: Annotated[
+        datetime | None, typer.Option(help="since when rows without valid_from hold; default: now")
+    ] = None,
+) -> None:
+    """Record what vehicles are: variant, chemistry, dealer, ...; connect as telltale_owner."""
+    run_until_stopped(lambda settings, _: _import_vehicles(settings, file, valid_from or datetime.now(UTC)))
+
+
+async def _import_vehicles(settings: Settings, file: Path, valid_from: datetime) -> None:
+    from telltale.store.pool import connect
+    from telltale.store.vehicles import import_vehicles, read_csv
+
+    since = valid_from if valid_from.tzinfo else valid_from.replace(tzinfo=UTC)
+    rows = read_csv(file)
+    connection = await connect(settings.database, role_name="import", timeout_s=settings.database_timeout_s)
+    try:
+        count = await import_vehicles(connection, rows, origin=file.name, valid_from=since)
+    finally:
+        await connection.close()
+    typer.echo(f"{count} vehicles")
 
 
 def settings_from_environment() -> Settings:
