@@ -162,6 +162,12 @@ def free_port() -> int:
         return port
 
 
+def is_free(port: int) -> bool:
+    """Tell whether nobody listens on this loopback port now."""
+    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
+        return probe.connect_ex((LOOPBACK, port)) != 0
+
+
 def _package_folder(module: str, distribution: str) -> Path:
     """Return the folder of an installed package without importing it."""
     spec = importlib.util.find_spec(module)
@@ -197,7 +203,7 @@ def _make_cluster(programs: Path, cluster: Path, log: Path, account: pwd.struct_
     command += ["--encoding=UTF8", "--no-locale", "--no-instructions"]
     process = spawn(command, log, account, signal.SIGTERM)
     if process.wait() != 0:
-        raise TelltaleError(f"PostgreSQL could not make its data folder {cluster}: {_last_line(log)}")
+        raise TelltaleError(f"PostgreSQL could not make its data folder {cluster}: {last_line(log)}")
 
 
 def _make_database(programs: Path, port: int, log: Path) -> None:
@@ -268,38 +274,45 @@ def wait_until(engine: Engine, name: str, ready: Callable[[], bool]) -> None:
         if engine.process.poll() is not None:
             raise TelltaleError(
                 f"{name} ended with code {engine.process.returncode} while starting: "
-                f"{_last_line(engine.log)} (whole log: {engine.log})"
+                f"{last_line(engine.log)} (whole log: {engine.log})"
             )
         if time.monotonic() > deadline:
             engine.process.kill()
             raise TelltaleError(
-                f"{name} did not answer within {START_TIMEOUT_S:.0f} s: {_last_line(engine.log)}"
+                f"{name} did not answer within {START_TIMEOUT_S:.0f} s: {last_line(engine.log)}"
             )
         time.sleep(0.02)
 
 
-def _last_line(log: Path) -> str:
+def last_line(log: Path) -> str:
+    """Return the last line of a log file, or that there is none."""
     lines = log.read_text(errors="replace").splitlines() if log.exists() else []
     return lines[-1] if lines else "no log"
 
 
 def spawn(
-    command: list[str], log: Path, account: pwd.struct_passwd | None, parent_gone: int
+    command: list[str],
+    log: Path,
+    account: pwd.struct_passwd | None,
+    parent_gone: int,
+    environment: Mapping[str, str] | None = None,
 ) -> subprocess.Popen[bytes]:
-    """Start a program with its output in `log`; it gets `parent_gone` when this process ends (Linux)."""
-    enter = _entrance(account, parent_gone)
+    """Start a program with its output in `log`; it gets `parent_gone` when this process ends (Linux).
+
+    Without an `environment` it gets one that keeps its files in the log's folder, and runs there.
+    """
     folder = str(log.parent)
-    environment = {"PATH": os.defpath, "HOME": folder, "TMPDIR": folder, "LC_ALL": "C", "RUST_LOG": "warn"}
+    own = {"PATH": os.defpath, "HOME": folder, "TMPDIR": folder, "LC_ALL": "C", "RUST_LOG": "warn"}
     with log.open("ab") as output:
         return subprocess.Popen(  # noqa: S603
             command,
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=output,
-            cwd=folder,
-            env=environment,
+            cwd=folder if environment is None else None,
+            env=own if environment is None else environment,
             start_new_session=True,  # Ctrl-C in the terminal reaches us only; we end our servers in order
-            preexec_fn=enter,  # noqa: PLW1509  only system calls, no lock taken
+            preexec_fn=_entrance(account, parent_gone),  # noqa: PLW1509  only system calls, no lock taken
         )
 
 
