@@ -303,7 +303,8 @@ def _beside(blocks: list[Array]) -> Array:
     if len(blocks) == 1:
         return blocks[0]
     # As bytes: concatenating big-endian items would turn them native.
-    return np.concatenate([np.ascontiguousarray(block).view(np.uint8) for block in blocks], axis=1)
+    raw = [np.ascontiguousarray(block).view(np.uint8) for block in blocks if block.size]
+    return np.concatenate(raw, axis=1).view(blocks[0].dtype) if raw else blocks[0]
 
 
 def _subsystem(group: _Group, row: Array, block: Item | None, probe: Item | None) -> None:

@@ -12,6 +12,8 @@ REALTIME: Final = 0x02
 REISSUED: Final = 0x03
 REPORTS: Final = (REALTIME, REISSUED)
 LOGOUT: Final = 0x04
+PLATFORM_LOGIN: Final = 0x05
+KEY_EXCHANGE: Final = 0x0B
 NAMES: Final = {
     0x01: "vehicle_login",
     0x02: "realtime",
@@ -47,6 +49,7 @@ class Login:
 
     sequence: int
     iccid: str
+    count: int  # subsystems (2016) or battery-management units (2025)
     code_length: int
     codes: tuple[tuple[str, ...], ...]
 
@@ -70,13 +73,13 @@ def login(edition: int, unit: bytes) -> Login | Fault:
         return Fault("BODY_TRUNCATED", f"gbt32960: vehicle_login data unit has {len(unit)} bytes, needs 30")
     counts, size, at = _codes_2016(unit) if edition == 2016 else _codes_2025(unit)
     fault = length_fault("vehicle_login", len(unit), at + sum(counts) * size)
-    if fault or size == 0:
-        return fault or Login(int.from_bytes(unit[6:8]), plain(unit[8:28]), 0, ())
+    if fault:
+        return fault
     codes: list[tuple[str, ...]] = []
-    for count in counts:
+    for count in counts if size else ():
         codes.append(tuple(plain(unit[at + i * size : at + (i + 1) * size]) for i in range(count)))
         at += count * size
-    return Login(int.from_bytes(unit[6:8]), plain(unit[8:28]), size, tuple(codes))
+    return Login(int.from_bytes(unit[6:8]), plain(unit[8:28]), len(counts), size, tuple(codes))
 
 
 def _codes_2016(unit: bytes) -> tuple[list[int], int, int]:
