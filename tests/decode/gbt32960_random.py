@@ -9,6 +9,8 @@ VINS = ("L0TTE5T15RA000101", "L0TTE5T17RA000102", "shortvin", "")
 
 
 def raw_value(dice: random.Random, spec: Field) -> int:
+    if spec.name == "no":
+        return dice.randint(0, 4)
     kind = dice.random()
     if kind < 0.80:
         return dice.randint(spec.raw_min, spec.raw_max)
@@ -35,8 +37,10 @@ def section(dice: random.Random, edition: int, kind: int) -> bytes:
 
 
 def time(dice: random.Random) -> bytes:
-    if dice.random() < 0.1:
-        return dice.randbytes(6)
+    return dice.randbytes(6) if dice.random() < 0.1 else stamp(dice)
+
+
+def stamp(dice: random.Random) -> bytes:
     top = (99, 12, 28, 23, 59, 59)
     return bytes(dice.randint(1 if at in (1, 2) else 0, limit) for at, limit in enumerate(top))
 
@@ -74,3 +78,38 @@ def redrawn(dice: random.Random, frame: bytes, edition: int) -> bytes:
     unit = bytearray(frame[24:-1])
     unit[dice.randrange(len(unit))] = dice.choice([0, 1, 0x7F, 0xFE, 0xFF, dice.randrange(256)])
     return encode_frame(dice.choice(VINS), 2, bytes(unit), edition=edition)
+
+
+def clean_reports(seed: int, count: int, edition: int) -> list[bytes]:
+    """Return reports that columns hold whole: sections in order and once, no marker but invalid, no empty list."""
+    dice = random.Random(seed)
+    stored = [kind for kind, found in SECTIONS[edition].items() if found.table == "report"]
+    frames = []
+    for _ in range(count):
+        kinds = sorted(dice.sample(stored, dice.randint(1, len(stored))))
+        unit = stamp(dice) + b"".join(bytes([kind]) + clean(dice, edition, kind) for kind in kinds)
+        if dice.random() < 0.3:
+            unit += section(dice, edition, 0x83)
+        frames.append(encode_frame(VINS[0], 2, unit, edition=edition))
+    return frames
+
+
+def clean(dice: random.Random, edition: int, kind: int) -> bytes:
+    return b"".join(clean_element(dice, spec, at) for at, spec in enumerate(SECTIONS[edition][kind].elements))
+
+
+def clean_element(dice: random.Random, spec: Field | Listing, place: int) -> bytes:
+    if isinstance(spec, Field):
+        if spec.name == "state":
+            return bytes([dice.choice([0, 1, 2, 4, 6, 7])])
+        missing = place and spec.marked and "deg" not in spec.name and dice.random() < 0.2
+        return (spec.invalid if missing else dice.randint(spec.raw_min or 1, spec.raw_max)).to_bytes(
+            spec.width
+        )
+    count = dice.choice([1, 1, 2, 3])
+    items = b""
+    for number in range(1, count + 1):
+        for at, item in enumerate(spec.items):
+            numbered = isinstance(item, Field) and item.name == "no"
+            items += bytes([number]) if numbered else clean_element(dice, item, at)
+    return count.to_bytes(spec.count.width) + items

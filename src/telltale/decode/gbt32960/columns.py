@@ -217,6 +217,8 @@ def _items(group: _Group, placed: Placed, block: Array) -> None:
         name = f"{placed.listing.column}.{spec.column}"
         values, nulls = group.settle(spec, name, raw)
         member = block[spec.column]
+        if spec.width == 4 and member.dtype.kind == "i":  # absurd, but kept: as large as the item can hold
+            values = np.minimum(values, np.iinfo(member.dtype).max - spec.bias)
         member[...] = values + spec.bias if spec.bias else values
         if nulls is not None and member.dtype.kind == "i":
             member[nulls] = records.null_of(member.dtype)
