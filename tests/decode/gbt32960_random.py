@@ -1,4 +1,4 @@
-"""Random reports drawn from the field tables: legal values, markers, extremes, odd counts, any section order."""
+"""Random reports drawn from the field tables: legal values, markers, odd counts, any section order."""
 
 import random
 
@@ -68,8 +68,7 @@ def reports(seed: int, count: int) -> list[bytes]:
         edition = dice.choice([2016, 2016, 2025])
         first = report(dice, edition)
         frames.append(first)
-        for _ in range(dice.choice([0, 0, 2, 5])):
-            frames.append(redrawn(dice, first, edition))
+        frames += [redrawn(dice, first, edition) for _ in range(dice.choice([0, 0, 2, 5]))]
     return frames[:count]
 
 
@@ -81,7 +80,7 @@ def redrawn(dice: random.Random, frame: bytes, edition: int) -> bytes:
 
 
 def clean_reports(seed: int, count: int, edition: int) -> list[bytes]:
-    """Return reports that columns hold whole: sections in order and once, no marker but invalid, no empty list."""
+    """Return reports that columns hold whole: sections in order and once, only full lists, no abnormal."""
     dice = random.Random(seed)
     stored = [kind for kind, found in SECTIONS[edition].items() if found.table == "report"]
     frames = []

@@ -4,11 +4,10 @@ from typing import Any
 
 from telltale import records
 from telltale.decode.gbt32960.describe import sections
-from telltale.decode.gbt32960.fields import FAULT_GROUPS, SECTIONS, Field, Listing
+from telltale.decode.gbt32960.fields import FAULT_GROUPS, SECTIONS, Field
 from telltale.decode.gbt32960.layout import walk
 
 REPORT = {column.name for column in records.REPORT_SCALARS}
-CELL_SECTIONS = {2016: "cell_voltages", 2025: "cell_voltages"}
 
 
 def expected(frame: bytes) -> dict[str, Any] | None:
@@ -35,9 +34,7 @@ def expected(frame: bytes) -> dict[str, Any] | None:
 
 def scalars(row: dict[str, Any], edition: int, found: dict[str, Any], frame: bytes, place: Any) -> None:
     for spec in SECTIONS[edition][found["type"]].elements:
-        if isinstance(spec, Field) and spec.column in REPORT and spec.column == spec.name:
-            row[spec.column] = found[spec.name]
-        elif isinstance(spec, Field) and spec.column in REPORT and spec.name in found:
+        if isinstance(spec, Field) and spec.column in REPORT and spec.name in found:
             row[spec.column] = found[spec.name]
     if found["name"] == "vehicle":
         row["gear"] = frame[place.start + 16]
@@ -112,6 +109,3 @@ def part(used: dict[int, dict[str, Any]]) -> int | None:
     if first is None or start is None:
         return None  # markers in the identity: any number will do
     return 0 if 1 in types and (first, start) == (1, 1) else (first << 16) | start
-
-
-__all__ = ["Listing", "expected"]

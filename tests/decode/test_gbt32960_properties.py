@@ -4,10 +4,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from tests.decode.gbt32960_random import clean_reports, reports
-from tests.decode.gbt32960_reference import expected
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.decode.gbt32960_random import clean_reports, reports
+from tests.decode.gbt32960_reference import expected
 
 from telltale import records
 from telltale.decode.gbt32960 import decode

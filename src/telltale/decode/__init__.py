@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Final, Protocol
 
 from telltale.decode.gbt32960 import GBT32960
+from telltale.decode.json_reading import JSON
 from telltale.records import Decoded, Values
 
 
@@ -22,7 +23,7 @@ class Decoder(Protocol):
         """Return the original bytes of one frame or reading of a value, by its number as decoded."""
 
 
-DECODERS: Final[tuple[Decoder, ...]] = (GBT32960,)
+DECODERS: Final[tuple[Decoder, ...]] = (GBT32960, JSON)
 
 
 def decoder_for(protocol: str) -> Decoder | None:
