@@ -32,3 +32,6 @@ test: setup  ## the whole suite on the embedded broker and PostgreSQL
 
 test-kafka: setup  ## ingest and end-to-end suites on Apache Kafka (needs Java 17 and Maven)
 	TELLTALE_TEST_KAFKA=apache $(BIN)/python -m pytest -q $(wildcard tests/broker tests/ingest tests/e2e)
+
+schemas: setup  ## write the contracts that are made from code into schemas/
+	$(BIN)/python schemas/write.py

@@ -1,4 +1,4 @@
-"""What every decoder must keep, whatever its protocol. A new decoder adds its good values here and nothing else."""
+"""What every decoder must keep, whatever its protocol. A new decoder only adds its good values here."""
 
 import json
 import random
@@ -174,3 +174,12 @@ def test_what_was_not_sent_is_null(decoder: Decoder) -> None:
     row = decoded(decoder, GOOD[decoder.protocol]()[:1]).reports.rows.columns[0]
     assert np.isnan(row["cell_voltage_max_v"])
     assert row["alarm_level"] == records.null_of(np.dtype("i2"))
+
+
+@decoder_of
+def test_the_bytes_of_each_row_can_be_found_again(decoder: Decoder) -> None:
+    values = GOOD[decoder.protocol]()
+    rows = decoded(decoder, values).reports
+    for at, (record, frame) in enumerate(zip(rows.record.tolist(), rows.frame.tolist(), strict=True)):
+        again = decoded(decoder, [decoder.raw_frame(values[record], frame)]).reports
+        assert again.rows.columns["digest"].tolist() == [rows.rows.columns["digest"][at]]

@@ -174,6 +174,11 @@ class Decoder:
         del current_sign
         return decode(values, position_decimals=position_decimals)
 
+    def raw_frame(self, value: bytes, index: int) -> bytes:
+        """Return the original bytes of one reading of a value, by its number as decoded."""
+        text = value.removeprefix(_BOM)
+        return bytes(_LIST.decode(text)[index]) if _is_list(text) else text
+
 
 JSON: Final = Decoder()
 
@@ -188,12 +193,16 @@ def decode(values: Values, *, position_decimals: int = 2) -> Decoded:
     return Decoded(reports, (Source(PROTOCOL),), control=control, evidence=tuple(batch.evidence))
 
 
+def _is_list(text: bytes) -> bool:
+    return text.lstrip(b" \t\r\n").startswith(b"[")
+
+
 def _take_value(record: int, raw: bytes, batch: _Batch) -> None:
     if len(raw) > MAX_BYTES:
         batch.refuse(record, 0, "TOO_LARGE", f"value of {len(raw)} bytes, at most {MAX_BYTES}", raw)
         return
     text = raw.removeprefix(_BOM)
-    if not text.lstrip(b" \t\r\n").startswith(b"["):
+    if not _is_list(text):
         _take_reading(record, 0, text, batch)
         return
     try:
