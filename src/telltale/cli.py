@@ -45,7 +45,7 @@ def ingest() -> None:
 @app.command()
 def resume(topic: str, partition: int, records: int = 10_000) -> None:
     """Let a halted partition go on; it does not halt again within the next RECORDS records."""
-    from telltale.store.ingest import resume_partition
+    from telltale.store.offsets import resume_partition
 
     settings = settings_from_environment()
     for line in asyncio.run(resume_partition(settings.database, topic, partition, records)):

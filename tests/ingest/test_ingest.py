@@ -13,6 +13,7 @@ from telltale import ingest, records
 from telltale.broker import Producer
 from telltale.config import Settings
 from telltale.decode.gbt32960.encode import encode_reports
+from telltale.store import offsets
 
 NOON_US = 1_773_460_800_000_000
 VINS = [b"L0TTE5T15RA000101", b"L0TTE5T15RA000102", b"L0TTE5T15RA000103"]
@@ -177,7 +178,7 @@ async def test_a_stream_of_mostly_bad_frames_halts_until_an_operator_says_go_on(
         partition = await db.fetchval(
             "SELECT partition FROM telltale.ingest_offset WHERE halted_at IS NOT NULL"
         )
-        await ingest.loop.store.resume_partition(settings.database, settings.live_topic, partition, 10_000)
+        await offsets.resume_partition(settings.database, settings.live_topic, partition, 10_000)
         assert await accounted(db, 400, worker) == {"sent": 400, "rejected": 400}
 
 

@@ -26,7 +26,7 @@ from telltale.ingest.registry import Registry
 from telltale.ingest.safety import SafetyLane
 from telltale.ingest.write import Writer, Written
 from telltale.intake import BadWindow, Message, TimeRule, per_partition
-from telltale.store import ingest as store
+from telltale.store import offsets, safety
 from telltale.store.pool import Connection, connect, is_waitable
 
 log = structlog.get_logger("telltale.ingest")
@@ -210,7 +210,7 @@ class Worker:
             return generation, set_aside(suspect, "KILLED_WORKER", detail)
         async with self._database:
             db = await self._connected()
-            await store.mark_suspect(db, suspect.place, suspect.epoch, offset)
+            await offsets.mark_suspect(db, suspect.place, suspect.epoch, offset)
         return generation, await asyncio.to_thread(prepare, [suspect], self._options)
 
     def _rewind(self, part: Fetched) -> None:
@@ -258,7 +258,7 @@ class Worker:
         db = await self._connected()
         if reconnected:
             held = {part.place: part.epoch for part in batch.slices}
-            reached = await store.offsets(db, list(held))
+            reached = await offsets.offsets(db, list(held))
             ends = {part.place: batch.messages[part.stop - 1].offset + 1 for part in batch.slices}
             if all(reached[place] == (held[place], ends[place]) for place in held):
                 return None
@@ -295,7 +295,7 @@ class Worker:
             f"look at them and go on with: telltale resume {place.topic} {place.partition}"
         )
         async with self._database:
-            await store.halt(await self._connected(), place, partition.epoch, reason)
+            await offsets.halt(await self._connected(), place, partition.epoch, reason)
         partition.halt_reason = reason
         log.error("partition halted", topic=place.topic, partition=place.partition, reason=reason)
         await self._start_over(batch)
@@ -305,7 +305,7 @@ class Worker:
         self._generation += 1
         async with self._database:
             db = await self._connected()
-            reached = await store.offsets(db, [p.place for p in self._held.values()])
+            reached = await offsets.offsets(db, [p.place for p in self._held.values()])
         for tp, partition in list(self._held.items()):
             epoch, next_offset = reached.get(partition.place, (-1, 0))
             if epoch != partition.epoch:
@@ -331,12 +331,12 @@ class Worker:
         ordered = sorted(assigned)
         for topic, parts in groupby(ordered, key=lambda tp: tp.topic):
             numbers = [tp.partition for tp in parts]
-            for held in await store.take_over(db, self._cluster, topic, numbers, self._name):
+            for held in await offsets.take_over(db, self._cluster, topic, numbers, self._name):
                 tp = TopicPartition(topic, held.place.partition)
                 self._held[tp] = partition_of(held, window, self._settings.batch_records)
                 self._position[tp] = held.next_offset
                 self._consumer.seek(tp, held.next_offset)
-        self._safety.load(await store.load_rule_states(db))
+        self._safety.load(await safety.load_rule_states(db))
         self._untaken -= set(assigned)
         log.info("partitions assigned", partitions=[f"{tp.topic}[{tp.partition}]" for tp in ordered])
 
@@ -351,7 +351,7 @@ class Worker:
             self._untaken -= set(revoked)
             gone = [self._held.pop(tp) for tp in revoked if tp in self._held]
             if gone and self._db is not None and not self._db.is_closed():
-                await store.release(self._db, [(p.place, p.epoch) for p in gone])
+                await offsets.release(self._db, [(p.place, p.epoch) for p in gone])
 
     # ── now and then ──────────────────────────────────────────────────────────────────────────────────
 
@@ -374,7 +374,7 @@ class Worker:
             if partition.halt_reason is None:
                 continue
             async with self._database:
-                allowed = await store.allowed_until(await self._connected(), partition.place)
+                allowed = await offsets.allowed_until(await self._connected(), partition.place)
             if allowed is not None:
                 partition.halt_reason, partition.allow_until_offset = None, allowed
                 partition.window = BadWindow(self._settings.halt_window, self._settings.halt_bad_share)
@@ -386,7 +386,7 @@ class Worker:
             self._db = await connect(
                 self._settings.database, role_name="ingest", timeout_s=self._settings.database_timeout_s
             )
-            await store.adopt(self._db, [(p.place, p.epoch) for p in self._held.values()])
+            await offsets.adopt(self._db, [(p.place, p.epoch) for p in self._held.values()])
         return self._db
 
     def _partition(self, part: Fetched) -> Partition:

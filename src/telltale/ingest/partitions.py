@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from telltale.intake import BadWindow
-from telltale.store.ingest import Held, Place
+from telltale.store.offsets import Held, Place
 
 # A predecessor that died this often without moving the offset was probably killed by a record.
 ATTEMPTS_BEFORE_ISOLATION: Final = 3

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from telltale.decode import Decoder, decoder_for
 from telltale.intake import Envelope, Message, TimeRule, envelope_of, merge, settle_times
 from telltale.records import Decoded, Evidence, Flag, Source, Values, no_reports
-from telltale.store.ingest import Place
+from telltale.store.offsets import Place
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from telltale.intake import NO_TIME
 from telltale.records import Array, Source
-from telltale.store import ingest as store
+from telltale.store import readings
 from telltale.store.pool import Connection
 
 _VIN: Final = re.compile(r"[A-HJ-NPR-Z0-9]{17}")
@@ -36,7 +36,7 @@ class Registry:
     async def _register(self, db: Connection, vins: Sequence[bytes]) -> None:
         texts = {vin: vin_text(vin) for vin in vins}
         valid = {text: _VIN.fullmatch(text) is not None for text in texts.values()}
-        ids = await store.register_vehicles(db, sorted(valid.items()))
+        ids = await readings.register_vehicles(db, sorted(valid.items()))
         self._grow(max(ids.values()) + 1)
         for vin, text in texts.items():
             self._vehicles[vin] = ids[text]
@@ -47,7 +47,7 @@ class Registry:
     ) -> dict[tuple[Source, str], int]:
         """Return the id of each (source, gateway); a new one is registered."""
         if unknown := [pair for pair in sources if pair not in self._sources]:
-            self._sources |= await store.register_sources(db, unknown)
+            self._sources |= await readings.register_sources(db, unknown)
         return self._sources
 
     def is_well_formed(self, vehicles: Array) -> NDArray[np.bool_]:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from telltale.records import Array, Rows
 from telltale.rules import RULES_VERSION, PreviousRows, SafetyAlert, VehicleState, Verdict, judge
-from telltale.store.ingest import AlertRow
+from telltale.store.safety import AlertRow
 
 # The same finding, made again after a restore or a redrive, gets the same id.
 _ALERTS: Final = uuid.UUID("5d1f5a3e-9d2b-5c6e-8f64-7e1a11e7a1e0")

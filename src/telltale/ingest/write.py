@@ -23,7 +23,7 @@ from telltale.intake import (
     settle_session,
 )
 from telltale.records import Array, Evidence, Flag, Rows, TimeSource
-from telltale.store import ingest as store
+from telltale.store import ledger, offsets, readings, safety
 from telltale.store.pool import Connection
 
 
@@ -33,7 +33,7 @@ class Written:
 
     tallies: dict[tuple[int, int], Tally]  # (slice, protocol) → accounting
     rejects: Counter[tuple[str, str]]  # (protocol, reason)
-    alerts: Sequence[store.AlertRow]
+    alerts: Sequence[safety.AlertRow]
     newest_observed_at: NDArray[np.int64]  # µs of stored rows with the vehicle's own time
 
 
@@ -56,14 +56,14 @@ class Writer:
         """Commit a batch whole, or leave nothing of it; raises FencedError when a partition was lost."""
         await self._identify(db, batch)
         async with db.transaction():
-            await store.fence(db, [_step(batch, part) for part in batch.slices])
+            await offsets.fence(db, [_step(batch, part) for part in batch.slices])
             sorted_rows = await self._store_reports(db, batch)
             sessions = await self._store_sessions(db, batch)
             letters, rejects = self._letters(batch, sorted_rows.outcome, sessions)
-            await store.bury(db, letters)
+            await ledger.bury(db, letters)
             judged = await self._judge(db, batch, sorted_rows.stored)
             tallies = _tallies(batch, sorted_rows.outcome, sessions)
-            await store.enter_ledger(db, [_entry(batch, key, tally) for key, tally in tallies.items()])
+            await ledger.enter_ledger(db, [_entry(batch, key, tally) for key, tally in tallies.items()])
         return self._committed(batch, sorted_rows, judged, tallies, rejects)
 
     async def _identify(self, db: Connection, batch: Prepared) -> None:
@@ -73,9 +73,9 @@ class Writer:
         columns["vehicle_id"] = await self._registry.vehicle_ids(db, reports.vin.tolist())
         badly_formed = ~self._registry.is_well_formed(columns["vehicle_id"])
         columns["flags"][badly_formed] |= int(Flag.VIN_INVALID)
-        new_weeks = store.weeks_of(columns["observed_at"]) - self._weeks
+        new_weeks = readings.weeks_of(columns["observed_at"]) - self._weeks
         if new_weeks:
-            await store.ensure_partitions(db, new_weeks)
+            await readings.ensure_partitions(db, new_weeks)
             self._weeks |= new_weeks
 
     async def _source_ids(self, db: Connection, batch: Prepared) -> NDArray[np.int16]:
@@ -101,11 +101,11 @@ class Writer:
         ordered = order_by_identity(columns)
         timed = columns["time_source"][ordered.first] == TimeSource.VEHICLE
         newer = self._registry.is_newer(columns[ordered.first])
-        known = await store.known_untimed(db, columns, ordered.first[~timed])
-        known |= await store.known_digests(db, columns, ordered.first[timed & ~newer])
+        known = await readings.known_untimed(db, columns, ordered.first[~timed])
+        known |= await readings.known_digests(db, columns, ordered.first[timed & ~newer])
         outcome, rows = classify(reports, ordered, known)
         if not await self._copy(db, batch, rows, source_ids):
-            known |= await store.known_digests(db, columns, ordered.first[timed & newer])
+            known |= await readings.known_digests(db, columns, ordered.first[timed & newer])
             outcome, rows = classify(reports, ordered, known)
             await self._copy(db, batch, rows, source_ids, final=True)
         untimed = rows[columns["time_source"][rows] == TimeSource.RECEIVED]
@@ -124,7 +124,7 @@ class Writer:
         reports = batch.decoded.reports
         chosen = reports.rows.take(rows)
         chosen.columns["source_id"] = source_ids[rows]
-        return await store.copy_reports(db, chosen, _fuel_cells(batch, rows), final=final)
+        return await readings.copy_reports(db, chosen, _fuel_cells(batch, rows), final=final)
 
     async def _store_sessions(self, db: Connection, batch: Prepared) -> list[str]:
         """Store logins and logouts; return the outcome of each."""
@@ -138,8 +138,8 @@ class Writer:
         for event, vehicle, source in zip(events, vehicles.tolist(), sources, strict=True):
             received = int(batch.received_at[event.record])
             observed, time_source, flags = settle_session(event, received, self._times)
-            row = store.SessionRow(event, vehicle, observed, received, time_source, flags, ids[source])
-            outcomes.append(await store.store_session(db, row))
+            row = readings.SessionRow(event, vehicle, observed, received, time_source, flags, ids[source])
+            outcomes.append(await readings.store_session(db, row))
         return outcomes
 
     async def _judge(self, db: Connection, batch: Prepared, stored: NDArray[np.int64]) -> Judged:
@@ -148,16 +148,16 @@ class Writer:
             return self._safety.nothing()
         rows = reports.rows.take(stored)
         vehicles, hours = dirty_hours(rows.columns)
-        await store.mark_dirty(db, vehicles, hours)
+        await ledger.mark_dirty(db, vehicles, hours)
         editions = np.array([source.edition for source in batch.sources], np.int16)
         seen_at = np.array([m.timestamp * 1000 for m in batch.messages], np.int64)[reports.record[stored]]
         edition, vin = editions[rows.columns["source_id"]], reports.vin[stored]
         judged = self._safety.judge(rows, edition, seen_at, vin)
         if ask := self._safety.to_ask(judged):
-            believed = await store.insulation_once_plausible(db, ask)
+            believed = await safety.insulation_once_plausible(db, ask)
             judged = self._safety.judge(rows, edition, seen_at, vin, believed)
-        opened = await store.store_alerts(db, judged.alerts)
-        await store.save_rule_states(db, judged.changed, judged.gone)
+        opened = await safety.store_alerts(db, judged.alerts)
+        await safety.save_rule_states(db, judged.changed, judged.gone)
         return judged.with_opened(opened)
 
     def forget_partitions(self) -> None:
@@ -166,7 +166,7 @@ class Writer:
 
     def _letters(
         self, batch: Prepared, outcome: NDArray[np.int8], sessions: Sequence[str]
-    ) -> tuple[list[store.DeadLetter], Counter[tuple[str, str]]]:
+    ) -> tuple[list[ledger.DeadLetter], Counter[tuple[str, str]]]:
         letters = []
         rejects: Counter[tuple[str, str]] = Counter()
         rows = _rows_by_frame(batch) if batch.decoded.evidence else {}
@@ -203,9 +203,9 @@ class Writer:
 _OTHER_CONTENT: Final = "a reading of this identity with other content is stored; the first stays"
 
 
-def _step(batch: Prepared, part: Slice) -> store.Step:
+def _step(batch: Prepared, part: Slice) -> offsets.Step:
     last = batch.messages[part.stop - 1]
-    return store.Step(part.place, part.epoch, part.expected_offset, last.offset + 1, last.timestamp)
+    return offsets.Step(part.place, part.epoch, part.expected_offset, last.offset + 1, last.timestamp)
 
 
 def _fuel_cells(batch: Prepared, rows: NDArray[np.int64]) -> Rows:
@@ -223,7 +223,7 @@ def _fuel_cells(batch: Prepared, rows: NDArray[np.int64]) -> Rows:
 
 async def _remember_untimed(db: Connection, columns: Array) -> None:
     if len(columns):
-        await store.remember_untimed(
+        await readings.remember_untimed(
             db,
             "report",
             columns["vehicle_id"].tolist(),
@@ -238,10 +238,10 @@ def _rows_by_frame(batch: Prepared) -> dict[tuple[int, int], int]:
     return {(int(reports.record[i]), int(reports.frame[i])): int(i) for i in partial}
 
 
-def _letter(batch: Prepared, item: Evidence, row: int | None) -> store.DeadLetter:
+def _letter(batch: Prepared, item: Evidence, row: int | None) -> ledger.DeadLetter:
     message = batch.messages[item.record]
     columns = batch.decoded.reports.rows.columns
-    return store.DeadLetter(
+    return ledger.DeadLetter(
         batch.slices[int(batch.slice_of[item.record])].place,
         message.offset,
         item.frame,
@@ -257,7 +257,7 @@ def _letter(batch: Prepared, item: Evidence, row: int | None) -> store.DeadLette
     )
 
 
-def _conflict(batch: Prepared, row: int) -> store.DeadLetter:
+def _conflict(batch: Prepared, row: int) -> ledger.DeadLetter:
     reports = batch.decoded.reports
     record, frame = int(reports.record[row]), int(reports.frame[row])
     raw = batch.frame(record, frame)
