@@ -6,50 +6,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+from tests.rules.reports import CELLS, make_rows, ragged
 
-from telltale.records import CELL, PROBE, REPORT_COLUMNS, REPORT_LISTS, Ragged, Rows, empty_ragged, nulls
+from telltale.records import SUBSYSTEM, Rows
 from telltale.rules import SafetyAlert, judge
 
 pytestmark = pytest.mark.unit
-
-HEALTHY: dict[str, Any] = {
-    "vehicle_status": 1,
-    "charging_state": 3,
-    "run_mode": 1,
-    "speed_kmh": 40.0,
-    "pack_voltage_v": 370.0,
-    "pack_current_a": -20.0,
-    "dcdc_state": 1,
-    "insulation_kohm": 5000.0,
-    "cell_temp_max_degc": 25.0,
-    "alarm_level": 0,
-    "alarm_flags": 0,
-}
-CELLS = [3700] * 100
-
-
-def make_rows(*given: dict[str, Any], every_s: float = 30.0) -> Rows:
-    """Return healthy reports of vehicle 1 with these values changed, one every half minute."""
-    columns = nulls(REPORT_COLUMNS, len(given))
-    columns["part"] = columns["flags"] = 0
-    cells: list[list[int]] = []
-    probes: list[list[int]] = []
-    for i, values in enumerate(given):
-        row = {"vehicle_id": 1, "at_s": i * every_s, "cells": CELLS, "probes": [250]} | HEALTHY | values
-        cells.append(row.pop("cells"))
-        probes.append(row.pop("probes"))
-        columns["observed_at"][i] = round(row.pop("at_s") * 1e6)
-        for name, value in row.items():
-            columns[name][i] = value
-    lists = {column.name: empty_ragged(column.item, len(given)) for column in REPORT_LISTS}
-    lists["cells_mv"] = ragged(cells, CELL)
-    lists["probes_ddegc"] = ragged(probes, PROBE)
-    return Rows(columns, lists)
-
-
-def ragged(lists: list[list[int]], item: Any) -> Ragged:
-    offsets = np.cumsum([0] + [len(one) for one in lists]).astype(np.int64)
-    return Ragged(np.array([v for one in lists for v in one], item), offsets)
 
 
 def said(alerts: tuple[SafetyAlert, ...]) -> list[tuple[str, str, str, str]]:
@@ -232,3 +194,86 @@ def healthy_then(*values: dict[str, Any]) -> list[dict[str, Any]]:
 )
 def test_rule(sentence: str, reports: list[dict[str, Any]], expected: list[Any]) -> None:
     assert said(judge(make_rows(*reports), {}).alerts) == expected, sentence
+
+
+THERMAL_FLAG_2025 = {"alarm_flags": 1 << 23}
+
+
+def test_the_2025_thermal_event_flag_is_important_and_urgent_once_the_physics_agree() -> None:
+    reports = make_rows(THERMAL_FLAG_2025, {"alarm_flags": 1 << 23, "probes": [700]})
+    alerts = judge(reports, {}, edition=np.array([2025, 2025])).alerts
+    assert said(alerts) == [
+        ("raised", "thermal_event", "pack", "important"),
+        ("escalated", "thermal_event", "pack", "urgent"),
+    ]
+
+
+@pytest.mark.parametrize("edition", [2016, 0])
+def test_bit_23_is_reserved_outside_the_2025_edition(edition: int) -> None:
+    rows = make_rows(THERMAL_FLAG_2025, THERMAL_FLAG_2025)
+    assert judge(rows, {}, edition=np.array([edition] * 2)).alerts == ()
+
+
+@pytest.mark.parametrize(("chemistry", "raised"), [(1, True), (4, False), (0, False), (99, False)])
+def test_cell_limits_follow_the_chemistry(chemistry: int, raised: bool) -> None:
+    rows = make_rows(*[{"cells": [4100, *CELLS[1:]]}] * 2)
+    alerts = judge(rows, {}, chemistry=np.array([chemistry] * 2)).alerts
+    assert bool(alerts) is raised  # 4.1 V ruins LFP and is an ordinary ternary cell
+
+
+def test_cells_of_several_subsystems_are_named_with_their_subsystem() -> None:
+    rows = make_rows(*[{"cells": [3700] * 50 + [1900] + [3700] * 49}] * 2)
+    blocks = [(1, 1850, 0, 50, 1, 50, 1), (2, 1850, 0, 50, 1, 50, 0)]
+    lists = rows.lists | {"subsystems": ragged([blocks, blocks], SUBSYSTEM)}
+    alerts = judge(Rows(rows.columns, lists), {}).alerts
+    assert [alert.component for alert in alerts] == ["subsystem:2/cell:1"]
+
+
+def test_cells_of_a_split_report_are_numbered_from_its_first_cell() -> None:
+    rows = make_rows(*[{"cells": [1900, *[3700] * 49], "part": 1 << 16 | 201}] * 2)
+    blocks = [(1, 3700, 0, 250, 201, 50, 1)]
+    lists = rows.lists | {"subsystems": ragged([blocks, blocks], SUBSYSTEM)}
+    alerts = judge(Rows(rows.columns, lists), {}).alerts
+    assert [alert.component for alert in alerts] == ["cell:201"]
+
+
+def test_wire_markers_are_no_voltage_and_no_temperature() -> None:
+    marked = {"cells": [0xFFFF, 0xFFFE, *CELLS], "probes": [0x7FFF, 0x7FFE, 250], "alarm_level": 3}
+    assert judge(make_rows(*[marked] * 2), {}).alerts == ()
+
+
+def test_lists_of_different_length_are_each_judged_whole() -> None:
+    rows = make_rows({"cells": []}, {"cells": [3700] * 7}, *[{"cells": [3700, 4600]}] * 2, {"cells": []})
+    assert said(judge(rows, {}).alerts) == [("raised", "cell_overvoltage", "cell:2", "important")]
+
+
+def test_an_alert_carries_values_limits_dwell_and_the_window_behind_it() -> None:
+    (alert,) = judge(make_rows({}, *[{"insulation_kohm": 20.0}] * 5), {}).alerts
+    evidence = alert.evidence
+    assert (alert.row, alert.happened_at) == (5, 150_000_000)
+    assert evidence["insulation_ohm_per_v"] == pytest.approx(54.054)
+    assert (evidence["limit_urgent_ohm_per_v"], evidence["dwell_s"], evidence["observed_s"]) == (
+        100,
+        120,
+        120,
+    )
+    assert evidence["since_us"] == 30_000_000
+    assert evidence["window_at_us"] == [30_000_000, 60_000_000, 90_000_000, 120_000_000, 150_000_000]
+    assert evidence["window_insulation_ohm_per_v"] == pytest.approx([54.054] * 5, abs=0.001)
+
+
+def test_a_slow_rise_at_one_report_a_second_is_seen_as_the_step_it_is() -> None:
+    heating = [
+        {"at_s": float(s), "cell_temp_max_degc": 30.0 + s / 2, "alarm_flags": 2, "probes": []}
+        for s in range(25)
+    ]
+    alerts = judge(make_rows(*heating), {}).alerts
+    assert said(alerts) == [("raised", "thermal_event", "pack", "urgent")]
+    assert alerts[0].happened_at == 20_000_000
+
+
+def test_the_same_rise_over_an_hour_is_no_step() -> None:
+    heating = [
+        {"at_s": s * 120.0, "cell_temp_max_degc": 25.0 + s, "alarm_flags": 2, "probes": []} for s in range(25)
+    ]
+    assert judge(make_rows(*heating), {}).alerts == ()
