@@ -5,10 +5,10 @@ has one, or had one, is looked at row by row.
 """
 
 from telltale.rules.batch import Newest, PreviousRows
-from telltale.rules.judge import RULES_VERSION, SafetyAlert, Verdict, judge
 from telltale.rules.limits import DEFAULT, CellLimits, Limits
 from telltale.rules.state import VehicleState
 from telltale.rules.table import RULES, Rule
+from telltale.rules.verdict import RULES_VERSION, SafetyAlert, Verdict, judge
 
 __all__ = [
     "DEFAULT",

@@ -16,7 +16,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from telltale.records import Array, Ragged, Rows, null_of
+from telltale.records import CELL, Array, Ragged, Rows, empty_ragged, null_of
 from telltale.rules.limits import Limits
 from telltale.rules.state import VehicleState
 
@@ -189,12 +189,12 @@ def _order(vehicle_id: Array, observed_at: Array, part: Array) -> tuple[Array, A
 
 
 def _columns(rows: Rows, order: Array) -> dict[str, Array]:
-    columns = {name: rows.columns[name][order] for name in _READ}
-    cells_low, cells_high = extremes(rows.lists.get("cells_mv"), len(rows))
-    _, probes_high = extremes(rows.lists.get("probes_ddegc"), len(rows))
-    listed_low = cells_low[order] / np.float32(1000)
-    listed_high = cells_high[order] / np.float32(1000)
-    listed_hot = probes_high[order] / np.float32(10)
+    columns = {name: rows.columns[name].take(order) for name in _READ}
+    cells = _native(rows.lists.get("cells_mv"), len(rows))
+    probes = _native(rows.lists.get("probes_ddegc"), len(rows))
+    listed_low = lowest(cells)[order] / np.float32(1000)
+    listed_high = greatest(cells)[order] / np.float32(1000)
+    listed_hot = greatest(probes)[order] / np.float32(10)
     whole = rows.columns["part"][order] == 0
     columns["listed_cell_min_v"], columns["listed_cell_max_v"] = listed_low, listed_high
     columns["listed_temp_max_degc"] = listed_hot
@@ -205,33 +205,42 @@ def _columns(rows: Rows, order: Array) -> dict[str, Array]:
     return columns
 
 
-def extremes(ragged: Ragged | None, rows: int) -> tuple[Array, Array]:
-    """Return the least and greatest item of each row's list as float32, NaN where it has none.
+def _native(ragged: Ragged | None, rows: int) -> Ragged:
+    """Return the lists in the machine's byte order; empty lists where the reports carry none."""
+    if ragged is None:
+        return empty_ragged(CELL.newbyteorder("="), rows)
+    return Ragged(ragged.values.astype(ragged.values.dtype.newbyteorder("=")), ragged.offsets)
 
-    The wire's two markers are the two greatest values of the item's type: they are no minimum, and adding
-    two wraps them round to the bottom, so that they are no maximum either.
+
+def lowest(ragged: Ragged) -> Array:
+    """Return the least item of each row's list as float32, NaN where it has none.
+
+    The wire's two markers are the two greatest values of the item's type, so that they are never the least.
     """
-    if ragged is None or len(ragged.values) == 0:
-        nothing = np.full(rows, np.nan, np.float32)
-        return nothing, nothing
-    native = ragged.values.astype(ragged.values.dtype.newbyteorder("="))
-    wrapped = native + native.dtype.type(2)
-    info = np.iinfo(native.dtype)
-    low = _reduce(np.minimum, native, ragged, info.max)
-    high = _reduce(np.maximum, wrapped, ragged, info.min)
-    empty = low > info.max - 2
-    nan = np.float32(np.nan)
-    return np.where(empty, nan, low.astype("f4")), np.where(empty, nan, high.astype("f4") - 2)
+    most = np.iinfo(ragged.values.dtype).max
+    low = _reduce(np.minimum, ragged.values, ragged, most)
+    return np.where(low > most - 2, np.float32(np.nan), low.astype("f4"))
+
+
+def greatest(ragged: Ragged) -> Array:
+    """Return the greatest item of each row's list as float32, NaN where it has none.
+
+    Adding two wraps the wire's two markers round to the bottom of the type, below every value.
+    """
+    least = np.iinfo(ragged.values.dtype).min
+    high = _reduce(np.maximum, ragged.values + ragged.values.dtype.type(2), ragged, least)
+    return np.where(high < least + 2, np.float32(np.nan), high.astype("f4") - 2)
 
 
 def _reduce(ufunc: np.ufunc, values: Array, ragged: Ragged, nothing: int) -> Array:
     lengths = ragged.lengths
-    if lengths[0] and (lengths == lengths[0]).all():
+    if len(ragged.values) and (lengths == lengths[0]).all():
         matrix: Array = ufunc.reduce(values.reshape(len(lengths), -1), axis=1)
         return matrix
     out = np.full(len(lengths), nothing, values.dtype)
     filled = lengths > 0
-    out[filled] = ufunc.reduceat(values, ragged.offsets[:-1][filled])
+    if filled.any():
+        out[filled] = ufunc.reduceat(values, ragged.offsets[:-1][filled])
     return out
 
 
@@ -258,28 +267,28 @@ def steps(batch: Batch) -> tuple[Steps, Array]:
     is seen as the rise it is, and no cut of the stream into batches changes which rows are compared.
     """
     bucket = batch.observed_at // BUCKET_US
-    fresh = np.zeros(len(bucket), bool)
-    fresh[batch.starts] = True
-    heads = np.flatnonzero(fresh | (np.diff(bucket, prepend=_LONG_AGO) != 0))
-    first = np.searchsorted(heads, batch.starts)  # per vehicle: its first half minute
+    head = np.diff(bucket, prepend=_LONG_AGO) != 0
+    head[batch.starts] = True
+    heads = np.flatnonzero(head)
+    group = np.cumsum(head) - 1
+    first = group[batch.starts]  # per vehicle: its first half minute
     now, before = _anchors(batch, bucket[heads], heads, first)
-    group = np.repeat(np.arange(len(heads)), np.diff(heads, append=len(bucket)))
-    values = np.stack([batch[name] for name in STEPPED])
-    low = np.fmin(now, before)[:, group]
-    high = np.fmax(now, before)[:, group]
-    found = Steps(values[0] - low[0], high[1] - values[1], high[1], high[2] - values[2])
+    low = np.fmin(now, before).take(group, axis=1)
+    high = np.fmax(now, before).take(group, axis=1)
+    temp, pack, cell = (batch[name] for name in STEPPED)
+    found = Steps(temp - low[0], high[1] - pack, high[1], high[2] - cell)
     return found, _memory_after(batch, bucket, heads, first, now, before)
 
 
 def _anchors(batch: Batch, bucket: Array, heads: Array, first: Array) -> tuple[Array, Array]:
     """Return the values at the head of each half minute and of the one before it, each (3, half minutes)."""
     memory = batch.memory
-    now = np.stack([batch[name][heads] for name in STEPPED])
+    now = np.stack([batch[name].take(heads) for name in STEPPED])
     same = memory["bucket"] == bucket[first]
     now[:, first[same]] = memory["now"][same].T
     before = np.full_like(now, np.nan)
     adjacent = np.flatnonzero(np.diff(bucket, prepend=_LONG_AGO) == 1)
-    before[:, adjacent] = now[:, adjacent - 1]
+    before[:, adjacent] = now.take(adjacent - 1, axis=1)
     remembered = np.where(same[:, None], memory["before"], np.float32(np.nan))
     follows = memory["bucket"] == bucket[first] - 1
     before[:, first] = np.where(follows[:, None], memory["now"], remembered).T
