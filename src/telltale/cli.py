@@ -6,7 +6,7 @@ import asyncio
 import signal
 import sys
 from collections.abc import Awaitable, Callable
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -55,6 +55,49 @@ def resume(topic: str, partition: int, records: int = 10_000) -> None:
 @app.callback()
 def verbs() -> None:
     """Keep `telltale VERB` as the form even while there is one verb."""
+
+
+@app.command()
+def replay(
+    path: Annotated[Path, typer.Argument(help="a recorded car (Parquet), or a folder of them")],
+    speed: Annotated[float | None, typer.Option(min=1e-3, help="factor on recorded time")] = None,
+    reissued: Annotated[bool, typer.Option("--reissued", help="send as 0x03, to the backlog")] = False,
+    shuffle: Annotated[int | None, typer.Option(metavar="SEED", help="send in random order")] = None,
+    partitions: Annotated[int | None, typer.Option(min=1, help="make the topics with so many")] = None,
+    split_partitions: Annotated[bool, typer.Option("--split-partitions", help="ignore the key")] = False,
+    vin_prefix: Annotated[str, typer.Option(help="maker code of the synthetic VINs")] = "L0T",
+) -> None:
+    """Send recorded cars as GB/T 32960 frames: as fast as Kafka takes them, or at a SPEED."""
+    from telltale.replay import Replay, report
+    from telltale.replay import replay as send
+
+    how = Replay(speed, reissued, shuffle, partitions, split_partitions, vin_prefix)
+    settings = settings_from_environment()
+    if not report(asyncio.run(send(settings, path, how)), typer.echo):
+        raise typer.Exit(1)
+
+
+@app.command()
+def simulate(
+    vehicles: Annotated[int, typer.Option(min=1)] = 200,
+    days: Annotated[float, typer.Option(min=0.001)] = 1.0,
+    seed: int = 1,
+    interval: Annotated[int, typer.Option(min=1, max=300, help="seconds between reports")] = 30,
+    start: Annotated[datetime | None, typer.Option(help="first instant, UTC; default: DAYS ago")] = None,
+    fault: Annotated[list[str] | None, typer.Option(help="KIND,vehicle=0,cell=1,size=…,rate=…,day=0")] = None,
+    calm: Annotated[bool, typer.Option("--calm", help="no lost networks, retries, broken frames")] = False,
+    partitions: Annotated[int | None, typer.Option(min=1, help="make the topics with so many")] = None,
+    csv_vehicles: Annotated[Path | None, typer.Option(help="write the vehicles for import here")] = None,
+    truth: Annotated[Path | None, typer.Option(help="write the injected faults here, as JSON lines")] = None,
+) -> None:
+    """Send the frames of a simulated fleet: the same for the same options and start."""
+    from telltale.simulate.publish import fleet_to_order, publish_fleet, write_about
+
+    begin = start.replace(tzinfo=UTC) if start else datetime.now(UTC) - timedelta(days=days)
+    spec = fleet_to_order(vehicles, days, seed, interval, begin, fault or [], calm=calm)
+    write_about(spec, csv_vehicles, truth)
+    sent = asyncio.run(publish_fleet(settings_from_environment(), spec, partitions))
+    typer.echo(f"{sent.live:,} frames sent live, {sent.backlog:,} reissued to the backlog")
 
 
 @vehicles.command("import")

@@ -148,6 +148,7 @@ def attributes(fleet: Fleet) -> list[dict[str, str]]:
                 "region": fleet.spec.regions[fleet.region[i]].name,
                 "in_service_date": (built + timedelta(days=45)).isoformat(),
                 "software_version": f"BMS 3.{fleet.lot[i] % 4}",
+                "valid_from": built.isoformat(),
             }
         )
     return rows

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from enum import StrEnum
 
+from telltale.errors import SettingsError
+
 DAY_S = 86_400
 US = 1_000_000
 
@@ -78,6 +80,27 @@ class Fault:
     size: float = 0.0
     rate_per_day: float = 0.0
     cell: int = 0  # from 1; 0 where the fault has no cell
+
+
+def parse_fault(text: str, start_us: int) -> Fault:
+    """Return the fault of `kind,vehicle=3,cell=17,size=40,rate=1,day=2`; all but kind may be left out.
+
+    `day` counts from `start_us`. Raises SettingsError naming what does not fit.
+    """
+    kind, *pairs = text.split(",")
+    numbers = {"vehicle": 0.0, "cell": 1.0, "size": 0.0, "rate": 0.0, "day": 0.0}
+    try:
+        for pair in pairs:
+            name, _, value = pair.partition("=")
+            if name not in numbers:
+                raise ValueError(f"{name} is none of {', '.join(numbers)}")
+            numbers[name] = float(value)
+        begins = start_us + round(numbers["day"] * DAY_S * US)
+        vehicle, cell = int(numbers["vehicle"]), int(numbers["cell"])
+        return Fault(FaultKind(kind), vehicle, begins, numbers["size"], numbers["rate"], cell)
+    except ValueError as error:
+        kinds = ", ".join(FaultKind)
+        raise SettingsError(f"fault {text!r}: {error}; expected KIND,vehicle=…,cell=… of {kinds}") from error
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import zlib
 
+from telltale.errors import SettingsError
+
 # ISO 3779 / GB 16735: letters to digits, weight by place; place 9 is the check digit.
 VALUES = dict(
     zip("0123456789ABCDEFGHJKLMNPRSTUVWXYZ", map(int, "012345678912345678123457923456789"), strict=True)
 )
+ALPHABET = "".join(VALUES)
 WEIGHTS = (8, 7, 6, 5, 4, 3, 2, 10, 0, 9, 8, 7, 6, 5, 4, 3, 2)
 MODEL_YEARS = "ABCDEFGHJKLMNPRSTVWXY123456789"  # A = 2010, repeats after 30 years
 PREFIX = "L0T"
@@ -33,5 +36,14 @@ def synthetic_vin(
 
 
 def vin_of_name(name: str, *, prefix: str = PREFIX) -> str:
-    """Return the VIN that always belongs to this name: a recorded car's, say."""
-    return synthetic_vin(zlib.crc32(name.encode()) % 1_000_000, series="EVREC", year=2019, prefix=prefix)
+    """Return the VIN that always belongs to this name: a recorded car's, say.
+
+    Raises SettingsError when the prefix is not three characters of the VIN alphabet.
+    """
+    if len(prefix) != 3 or not set(prefix) <= set(ALPHABET):
+        raise SettingsError(f"VIN prefix {prefix!r}: expected three of 0-9 and A-Z without I, O and Q")
+    rest, serial = divmod(zlib.crc32(name.encode()), 1_000_000)
+    letters = "".join(
+        ALPHABET[rest // step % len(ALPHABET)] for step in (len(ALPHABET) ** 2, len(ALPHABET), 1)
+    )
+    return synthetic_vin(serial, series=f"RE{letters}", year=2019, prefix=prefix)
