@@ -12,6 +12,7 @@ from telltale.simulate.packs import CHARGING, DRIVING, SELF_DISCHARGE_PER_HOUR, 
 from telltale.simulate.run import SimulatedFleet
 from telltale.simulate.spec import DAY_S, US, VARIANTS
 from telltale.simulate.vin import is_valid
+from telltale.store.vehicles import COLUMNS
 
 pytestmark = pytest.mark.unit
 
@@ -168,5 +169,6 @@ def test_attributes_and_truth_name_the_vehicles_that_report():
     fault = Fault(FaultKind.LEAK, 2, START, size=40.0, cell=7)
     fleet = draw_fleet(replace(SMALL, faults=(fault,)))
     assert [row["vin"] for row in attributes(fleet)] == [vin.decode() for vin in fleet.vin]
+    assert all(set(row) <= COLUMNS for row in attributes(fleet))
     assert truth(fleet)[0]["vin"] == fleet.vin[2].decode()
     assert all(row["build_date"] < row["in_service_date"] < "2026-09-30" for row in attributes(fleet))
