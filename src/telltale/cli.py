@@ -100,29 +100,48 @@ def simulate(
     typer.echo(f"{sent.live:,} frames sent live, {sent.backlog:,} reissued to the backlog")
 
 
+@app.command()
+def migrate() -> None:
+    """Bring the database up to this version; TELLTALE_DATABASE names a role that may create roles."""
+    from telltale.store.migrate import migrate as run
+
+    files = asyncio.run(run(settings_from_environment().database))
+    typer.echo("\n".join(f"applied {file}" for file in files) or "nothing to apply")
+
+
+@app.command()
+def maintain() -> None:
+    """Drop raw readings older than TELLTALE_RETENTION_DAYS, once; for cron. 0 days keeps all."""
+    from telltale.store.retention import maintain as run
+
+    for piece in asyncio.run(run(settings_from_environment())):
+        typer.echo(f"dropped {piece}")
+
+
+@app.command()
+def doctor() -> None:
+    """Look at the database and Kafka: what is there, what is missing, what to do next."""
+    from telltale.doctor import examine, told
+
+    findings = asyncio.run(examine(settings_from_environment()))
+    typer.echo(told(findings))
+    if any(finding.next_step for finding in findings):
+        raise typer.Exit(1)
+
+
 @vehicles.command("import")
 def vehicles_import(
     file: Annotated[Path, typer.Argument(help="CSV: vin, any attributes, optionally valid_from")],
     valid_from: Annotated[
-        datetime | None, typer.Option(help="since when rows without valid_from hold; default: now")
+        datetime | None, typer.Option(help="since when lines without valid_from hold")
     ] = None,
 ) -> None:
-    """Record what vehicles are: variant, chemistry, dealer, ...; connect as telltale_owner."""
-    run_until_stopped(lambda settings, _: _import_vehicles(settings, file, valid_from or datetime.now(UTC)))
+    """Record what vehicles are: all of FILE, or nothing and every fault. Connect as telltale_owner."""
+    from telltale.store.vehicles import import_file
 
-
-async def _import_vehicles(settings: Settings, file: Path, valid_from: datetime) -> None:
-    from telltale.store.pool import connect
-    from telltale.store.vehicles import import_vehicles, read_csv
-
-    since = valid_from if valid_from.tzinfo else valid_from.replace(tzinfo=UTC)
-    rows = read_csv(file)
-    connection = await connect(settings.database, role_name="import", timeout_s=settings.database_timeout_s)
-    try:
-        count = await import_vehicles(connection, rows, origin=file.name, valid_from=since)
-    finally:
-        await connection.close()
-    typer.echo(f"{count} vehicles")
+    since = valid_from.replace(tzinfo=UTC) if valid_from and valid_from.tzinfo is None else valid_from
+    done = asyncio.run(import_file(settings_from_environment(), file, since))
+    typer.echo(f"{done.vehicles} vehicles: {done.registered} new to us, {done.changes} attributes changed")
 
 
 def settings_from_environment() -> Settings:
@@ -162,9 +181,11 @@ async def _stoppable(work: Callable[[Settings, asyncio.Event], Awaitable[Any]], 
 
 
 def main() -> None:
-    """Run the command line; what telltale raises on purpose becomes one line and exit code 1."""
+    """Run the command line; what telltale or a server raises on purpose becomes one line and exit code 1."""
+    from telltale.store.pool import InterfaceError, PostgresError
+
     try:
         app()
-    except TelltaleError as error:
+    except (TelltaleError, PostgresError, InterfaceError, OSError) as error:
         typer.echo(f"telltale: {error}", err=True)
         raise SystemExit(1) from None

@@ -2,7 +2,7 @@
 
 from aiokafka import TopicPartition
 
-from telltale.broker.connection import ensure_topics, existing_topics
+from telltale.broker.connection import ensure_topics, existing_topics, partitions_of
 from telltale.broker.consumer import Consumer, OutOfRangeError, Record, checksum_of
 from telltale.broker.producer import Headers, Message, Producer
 
@@ -17,4 +17,5 @@ __all__ = [
     "checksum_of",
     "ensure_topics",
     "existing_topics",
+    "partitions_of",
 ]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import AsyncIterator, Awaitable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Collection, Mapping
 from typing import TypeVar
 
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
@@ -44,6 +44,14 @@ async def existing_topics(bootstrap: str) -> set[str]:
     """Return the names of all topics. Raises WaitableError when no broker answers."""
     async with admin_client(bootstrap) as admin:
         return set(await admin.list_topics())
+
+
+async def partitions_of(bootstrap: str, topics: Collection[str]) -> dict[str, int]:
+    """Return the number of partitions of those of these topics that exist."""
+    async with admin_client(bootstrap) as admin:
+        there = sorted(set(topics) & set(await admin.list_topics()))
+        answer = await admin.describe_topics(there) if there else []
+    return {topic["topic"]: len(topic["partitions"]) for topic in answer}
 
 
 async def connect(starting: Awaitable[T], bootstrap: str) -> T:

@@ -12,6 +12,7 @@ from telltale.errors import WaitableError
 Pool: TypeAlias = asyncpg.Pool
 Connection: TypeAlias = asyncpg.Connection
 PostgresError = asyncpg.PostgresError
+InterfaceError = asyncpg.InterfaceError
 
 SCHEMA: Final = "telltale"
 JSONB_VERSION: Final = b"\x01"

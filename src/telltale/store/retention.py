@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from telltale.store.pool import Connection
+from telltale.config import Settings
+from telltale.store.pool import Connection, connect
 
 
 async def drop_older(connection: Connection, days: float) -> list[str]:
@@ -15,3 +16,12 @@ async def drop_older(connection: Connection, days: float) -> list[str]:
         return []
     query = "SELECT drop_readings_before(now() - make_interval(secs => $1)) ORDER BY 1"
     return [row[0] for row in await connection.fetch(query, days * 86_400)]
+
+
+async def maintain(settings: Settings) -> list[str]:
+    """Do what has to be done now and then, once; return the names of dropped pieces."""
+    connection = await connect(settings.database, role_name="maintain", timeout_s=settings.database_timeout_s)
+    try:
+        return await drop_older(connection, settings.retention_days)
+    finally:
+        await connection.close()
