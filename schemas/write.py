@@ -4,6 +4,8 @@ import json
 import sys
 from pathlib import Path
 
+from telltale.api.app import create_app, openapi_json
+from telltale.config import Settings
 from telltale.decode import json_reading
 from telltale.decode.signals import signals_csv
 
@@ -14,6 +16,7 @@ def contracts() -> dict[str, str]:
         "signals.csv": signals_csv(),
         "telemetry-reading.schema.json": json.dumps(json_reading.schema(), indent=2, ensure_ascii=False)
         + "\n",
+        "openapi.json": openapi_json(create_app(Settings())).decode(),
     }
 
 

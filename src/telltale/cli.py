@@ -26,6 +26,8 @@ app = typer.Typer(
 
 vehicles = typer.Typer(help="What vehicles are.", no_args_is_help=True)
 app.add_typer(vehicles, name="vehicles")
+key = typer.Typer(help="API keys: make one, end one.", no_args_is_help=True)
+app.add_typer(key, name="key")
 
 
 @app.command()
@@ -50,6 +52,35 @@ def resume(topic: str, partition: int, records: int = 10_000) -> None:
     settings = settings_from_environment()
     for line in asyncio.run(resume_partition(settings.database, topic, partition, records)):
         typer.echo(line)
+
+
+@app.command()
+def api() -> None:
+    """Serve alerts, vehicles, live events and the dealer's page over HTTP."""
+    from telltale.api.serve import run
+
+    run_until_stopped(run)
+
+
+@key.command("create")
+def key_create(
+    role: str = typer.Option(help="dealer, quality or ops"),
+    name: str = typer.Option(help="whose key it is; shown in the history of alerts"),
+    dealer: str | None = typer.Option(None, help="the dealer's code, for role dealer"),
+) -> None:
+    """Make an API key and print it, once. TELLTALE_DATABASE names the owner."""
+    from telltale.store.keys import make_key
+
+    made = asyncio.run(make_key(settings_from_environment().database, role, dealer, name))
+    typer.echo(made.token)
+
+
+@key.command("revoke")
+def key_revoke(key_id: str = typer.Argument(help="the part between tt_live_ and the next _")) -> None:
+    """End an API key at once. TELLTALE_DATABASE names the owner."""
+    from telltale.store.keys import end_key
+
+    asyncio.run(end_key(settings_from_environment().database, key_id))
 
 
 @app.callback()

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Final
 
 SEVERITY_WORDS: Final = {
-    "watch": {"zh": "观察", "en": "watch"},
+    "watch": {"zh": "关注", "en": "watch"},
     "general": {"zh": "一般", "en": "general"},
     "important": {"zh": "重要", "en": "important"},
     "urgent": {"zh": "紧急", "en": "urgent"},
