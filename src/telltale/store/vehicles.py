@@ -54,7 +54,7 @@ ATTRIBUTES: Final[dict[str, Callable[[str], str]]] = {
     "in_service_date": _day,
     "software_version": _text,
 }
-HEADINGS: Final = ("vin", *ATTRIBUTES, "valid_from")
+COLUMNS: Final = ("vin", *ATTRIBUTES, "valid_from")
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,11 +111,11 @@ def check(
 
 
 def _check_headings(origin: str, names: Sequence[str]) -> None:
-    unknown = [name for name in names if name not in HEADINGS]
+    unknown = [name for name in names if name not in COLUMNS]
     if "vin" in names and not unknown and len(set(names)) == len(names):
         return
     raise SettingsError(
-        f"{origin} line 1: expected the column vin and any of {', '.join(HEADINGS[1:])}, "
+        f"{origin} line 1: expected the column vin and any of {', '.join(COLUMNS[1:])}, "
         f"once each and separated by commas; got {', '.join(names) or 'nothing'}"
     )
 
