@@ -54,7 +54,7 @@ ATTRIBUTES: Final[dict[str, Callable[[str], str]]] = {
     "in_service_date": _day,
     "software_version": _text,
 }
-COLUMNS: Final = ("vin", *ATTRIBUTES, "valid_from")
+COLUMNS: Final = frozenset({"vin", *ATTRIBUTES, "valid_from"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,7 +115,7 @@ def _check_headings(origin: str, names: Sequence[str]) -> None:
     if "vin" in names and not unknown and len(set(names)) == len(names):
         return
     raise SettingsError(
-        f"{origin} line 1: expected the column vin and any of {', '.join(COLUMNS[1:])}, "
+        f"{origin} line 1: expected the column vin and any of {', '.join([*ATTRIBUTES, 'valid_from'])}, "
         f"once each and separated by commas; got {', '.join(names) or 'nothing'}"
     )
 
