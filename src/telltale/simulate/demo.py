@@ -13,7 +13,7 @@ from telltale.simulate.run import SimulatedFleet
 from telltale.simulate.spec import COMMON_TROUBLE, DAY_S, US, Fault, FaultKind, FleetSpec
 from telltale.simulate.transit import Outgoing, Transit, start_transit
 
-HISTORY_DAYS, HISTORY_INTERVAL_S = 15.0, 120
+HISTORY_DAYS, HISTORY_INTERVAL_S = 15.0, 180
 BAD_LOT = 3
 FIRST_FIRE_AFTER_S = 15
 
@@ -36,7 +36,7 @@ class DemoFleet:
         return truth(self.simulated.fleet)
 
     def history(self) -> Iterator[Outgoing]:
-        """Yield the frames of the past, some 200-400 thousand for 200 vehicles."""
+        """Yield the frames of the past, some 550 thousand for 200 vehicles."""
         for chunk in self.simulated.history():
             yield self.transit.carry(chunk)
         yield self.transit.drain()
@@ -66,13 +66,22 @@ def demo_fleet(
 ) -> DemoFleet:
     """Return the demo's fleet with a history that ends now (µs).
 
-    Its faults: four leaking cells of one production lot, rising and loose resistance, insulation lost two
-    days ago, lost cooling; and what must not raise work: weak, stable cells, offsets of cell sensors, an
-    insulation sensor that is stuck. Networks are as bad as `COMMON_TROUBLE`.
+    Reports come every `interval_s`, in the last day every 30 s: rules that ask how long something lasts take
+    a silence of more than a minute for no observation. Its faults: four leaking cells of one production lot,
+    rising and loose resistance, insulation lost two days ago, lost cooling; and what must not raise work:
+    weak, stable cells, offsets of cell sensors, an insulation sensor that is stuck. Networks are as bad as
+    `COMMON_TROUBLE`.
     """
     start_us = now_us // US * US - round(history_days * DAY_S) * US
     spec = FleetSpec(
-        seed, vehicles, start_us, history_days, interval_s, taxi_share=0.35, trouble=COMMON_TROUBLE
+        seed,
+        vehicles,
+        start_us,
+        history_days,
+        interval_s,
+        taxi_share=0.35,
+        trouble=COMMON_TROUBLE,
+        closing_days=min(1.0, history_days),
     )
     faults = _demo_faults(draw_fleet(spec))
     fleet = draw_fleet(replace(spec, faults=faults))

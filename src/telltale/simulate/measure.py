@@ -82,6 +82,7 @@ def measure(fleet: Fleet, moment: Moment, rng: np.random.Generator) -> Chunk:
     degc = np.clip(np.rint(probe_degc(moment, faults, rng)), -40, 210).astype(np.int16)
     _extreme_columns(columns, millivolts, degc)
     levels = _alarm_columns(columns, moment, fleet, rng)
+    _stick_insulation(columns, moment, fleet)
     _mark(millivolts, fleet.spec.trouble, rng)
     lists = _lists(columns, moment, millivolts, degc, levels)
     return Chunk(Rows(columns, lists), fleet.vin[vehicle], vehicle, moment.cells.variant.edition)
@@ -122,9 +123,14 @@ def _insulation_kohm(moment: Moment, fleet: Fleet, rng: np.random.Generator) -> 
         if fault.kind is FaultKind.INSULATION:
             fallen = kohm[rows] * np.exp(-fault.rate_per_day * seconds / 86_400)
             kohm[rows] = np.maximum(fallen, fault.size * scatter[rows])
-        elif fault.kind is FaultKind.INSULATION_STUCK:
-            kohm[rows] = fault.size
     return np.rint(np.clip(kohm, 0, 60_000))
+
+
+def _stick_insulation(columns: Array, moment: Moment, fleet: Fleet) -> None:
+    """Let a stuck sensor show its value; alarms are set before: recorded cars of this kind raise none."""
+    for fault, rows, _ in moment.of(fleet.spec.faults):
+        if fault.kind is FaultKind.INSULATION_STUCK:
+            columns["insulation_kohm"][rows] = fault.size
 
 
 def _extreme_columns(columns: Array, millivolts: Array, degc: Array) -> None:

@@ -12,7 +12,7 @@ from telltale.simulate.cells import RUNAWAY_ENDS_S, Moment
 from telltale.simulate.fleet import Fleet, draw_fleet
 from telltale.simulate.measure import Chunk, measure
 from telltale.simulate.packs import LONGEST_STEP_S, TRACE, Packs, start_packs
-from telltale.simulate.spec import US, Fault, FaultKind, FleetSpec
+from telltale.simulate.spec import DAY_S, US, Fault, FaultKind, FleetSpec
 
 BLOCK_CELLS = 40_000  # vehicles times steps taken at once: bounds memory to some 20 MB per variant
 
@@ -46,17 +46,21 @@ class SimulatedFleet:
     def history(self) -> Iterator[Chunk]:
         """Yield every report up to the end of the spec."""
         spec = self.fleet.spec
-        step_us = spec.interval_s * US
-        steps = max(1, BLOCK_CELLS // max(len(self.fleet), 1))
-        ends = np.arange(spec.start_us + step_us, spec.end_us + 1, step_us)
-        for first in range(0, len(ends), steps):
-            yield from self._block(ends[first : first + steps])
+        closing_us = spec.end_us - round(spec.closing_days * DAY_S * US)
+        yield from self._stretch(closing_us, spec.interval_s)
+        yield from self._stretch(spec.end_us, spec.closing_interval_s)
 
-    def _block(self, ends_us: NDArray[np.int64]) -> Iterator[Chunk]:
+    def _stretch(self, until_us: int, interval_s: int) -> Iterator[Chunk]:
+        step_us, steps = interval_s * US, max(1, BLOCK_CELLS // len(self.fleet))
+        ends = np.arange(self.packs.at_us + step_us, until_us + 1, step_us)
+        for first in range(0, len(ends), steps):
+            yield from self._block(ends[first : first + steps], interval_s)
+
+    def _block(self, ends_us: NDArray[np.int64], interval_s: int) -> Iterator[Chunk]:
         trace = np.empty((len(ends_us), len(self.fleet)), TRACE)
         for row, end_us in enumerate(ends_us):
             trace[row] = self._advance_to(int(end_us))
-        phase_us = np.arange(len(self.fleet)) * 7 % self.fleet.spec.interval_s * US
+        phase_us = np.arange(len(self.fleet)) * 7 % interval_s * US
         at_us = ends_us[:, None] - phase_us
         yield from self._reports(trace, at_us, trace["awake"])
 

@@ -141,6 +141,8 @@ class FleetSpec:
     oldest_years: float = 5.0
     faults: tuple[Fault, ...] = ()
     trouble: Trouble = field(default=NO_TROUBLE)
+    closing_days: float = 0.0  # the last days report at `closing_interval_s`: a long past, a dense present
+    closing_interval_s: int = 30
 
     @property
     def end_us(self) -> int:

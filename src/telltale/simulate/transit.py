@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from itertools import compress
 from typing import NamedTuple
 
 import numpy as np
@@ -67,8 +68,9 @@ class Transit:
         """Return the frames that reach the gateway with this chunk. Raises EncodeError."""
         back_us = int(chunk.rows.columns["observed_at"][0])
         offline = self._offline(chunk)
-        live = encode(chunk.take(np.nonzero(~offline)[0]), REALTIME)
-        self._hold(chunk.take(np.nonzero(offline)[0]))
+        live = list(compress(encode(chunk, REALTIME), (~offline).tolist()))
+        if offline.any():
+            self._hold(chunk.take(np.nonzero(offline)[0]))
         self.tally["reports"] += len(chunk)
         return Outgoing(self._upset(live), self._release(back_us))
 
