@@ -2,11 +2,13 @@
 
 Run: TELLTALE_TEST_DATA=<folder of recordings> python benchmarks/safety.py
 Episodes are alerts raised; the recordings carry no fault labels, so each one has to be explained by hand.
+Three cars and a few observed days cannot prove a low rate: the interval says how little they do prove.
 A batch is 1,000 reports, as ingest would see them, and state is written and read back between batches.
 """
 
 from __future__ import annotations
 
+import math
 import os
 import time
 from collections import Counter
@@ -16,7 +18,7 @@ import numpy as np
 
 from telltale.recordings import load_recording
 from telltale.records import REPORT_LISTS, Ragged, Rows
-from telltale.rules import PreviousRows, SafetyAlert, VehicleState, judge
+from telltale.rules import RULES, PreviousRows, SafetyAlert, VehicleState, judge
 
 BATCH = 1_000
 DAY_US = 86_400_000_000
@@ -44,8 +46,22 @@ def observed_hours(rows: Rows) -> float:
     return float(steps[steps <= 60].sum() / 3600)
 
 
-def report_car(path: Path) -> tuple[int, Counter[str]]:
-    """Print one car's episodes, and return its days and episodes."""
+def poisson_interval(count: int, exposure: float) -> tuple[float, float]:
+    """Return the exact two-sided 95 % interval (Garwood) of a rate."""
+
+    def mean_where(seen: int, share: float) -> float:  # P(X <= seen) = share
+        low, high = 0.0, 10.0 * (seen + 5)
+        for _ in range(100):
+            middle = (low + high) / 2
+            below = sum(math.exp(-middle) * middle**k / math.factorial(k) for k in range(seen + 1))
+            low, high = (middle, high) if below > share else (low, middle)
+        return low
+
+    return (mean_where(count - 1, 0.975) if count else 0.0) / exposure, mean_where(count, 0.025) / exposure
+
+
+def report_car(path: Path) -> tuple[int, float, Counter[str]]:
+    """Print one car's episodes, and return its days with data, its observed days and its episodes."""
     name, rows = load_recording(path)
     alerts = judge_recording(rows)
     times = rows.columns["observed_at"]
@@ -58,7 +74,7 @@ def report_car(path: Path) -> tuple[int, Counter[str]]:
         at = np.datetime64(alert.happened_at, "us").astype("M8[s]")
         shown = {k: v for k, v in alert.evidence.items() if not k.startswith(("window", "since"))}
         print(f"  {at}Z {alert.kind:9} {alert.detector}/{alert.component} {alert.severity} {shown}")
-    return days, Counter(f"{alert.detector} {alert.severity}" for alert in raised)
+    return days, observed_hours(rows) / 24, Counter(alert.detector for alert in raised)
 
 
 def cost_per_healthy_row(path: Path, rows_per_batch: int = 10_000, vehicles: int = 1_000) -> float:
@@ -88,16 +104,22 @@ def main() -> None:
         print("safety: skipped, TELLTALE_TEST_DATA names no folder of recordings")
         return
     cars = Path(folder) / "ev_cell_faults"
-    days, episodes = 0, Counter[str]()
-    for path in sorted(cars.glob("*.parquet")):
-        car_days, car_episodes = report_car(path)
-        days, episodes = days + car_days, episodes + car_episodes
-    print(f"\nepisodes per vehicle-day over {days} vehicle-days with data, by rule and severity")
-    for what, count in episodes.most_common():
-        print(f"  {what:30} {count:4} {count / days:.4f}")
+    found = [report_car(path) for path in sorted(cars.glob("*.parquet"))]
+    days, observed = sum(car[0] for car in found), sum(car[1] for car in found)
+    episodes = sum((car[2] for car in found), Counter[str]())
     print(
-        f"\ncost of a healthy row: {cost_per_healthy_row(cars / 'car4.parquet'):.3f} µs (96 cells, 45 probes)"
+        f"\nepisodes over {days} vehicle-days with data ({observed:.1f} days observed); exact 95 % intervals"
     )
+    print(f"  {'rule':18} {'episodes':>8} {'per vehicle-day':>16} {'interval':>18} {'per observed day':>17}")
+    for rule in RULES:
+        count = episodes[rule.detector]
+        low, high = poisson_interval(count, days)
+        between, rate = f"{low:.4f}-{high:.4f}", count / days
+        print(f"  {rule.detector:18} {count:8} {rate:16.4f} {between:>18} {count / observed:17.3f}")
+    print("\ncost of a healthy row in a batch of 10,000 (96 cells, 45 probes)")
+    for vehicles in (1, 1_000, 10_000):
+        cost = cost_per_healthy_row(cars / "car4.parquet", vehicles=vehicles)
+        print(f"  {vehicles:6,} vehicles: {cost:.3f} µs")
 
 
 if __name__ == "__main__":
