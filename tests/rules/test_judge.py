@@ -52,9 +52,9 @@ def healthy_then(*values: dict[str, Any]) -> list[dict[str, Any]]:
             [("raised", "insulation_sensor", "pack", "watch")],
         ),
         (
-            "insulation that never was plausible counts when the car's own monitor says the same",
-            [{"insulation_kohm": 5.0, "alarm_flags": 1 << 11}] * 5,
-            [("raised", "insulation", "pack", "urgent")],
+            "an alarm that the car derives from the same implausible reading proves nothing more",
+            [{"insulation_kohm": 5.0, "alarm_flags": 1 << 11, "alarm_level": 3}] * 200,
+            [("raised", "insulation_sensor", "pack", "watch")],
         ),
         (
             "an insulation of 0 in a parked car is a sleeping monitor",
@@ -71,6 +71,11 @@ def healthy_then(*values: dict[str, Any]) -> list[dict[str, Any]]:
             "alarm level 3 that stays without physical evidence is watched",
             [{"alarm_level": 3}] * 3,
             [("raised", "bms_alarm", "vehicle", "watch")],
+        ),
+        (
+            "alarm level 3 that another rule explains is not reported beside it",
+            healthy_then(*[{"insulation_kohm": 20.0, "alarm_level": 3}] * 9),
+            [("raised", "insulation", "pack", "urgent")],
         ),
         (
             "alarm level 3 with a probe over its limit is urgent at once",

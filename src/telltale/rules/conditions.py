@@ -8,6 +8,7 @@ candidates here and are settled row by row in `telltale.rules.findings`.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Final
 
 import numpy as np
 
@@ -52,7 +53,7 @@ class Context:
     trigger: Array  # the vehicle's own word for a hot battery
     moving: Array
     insulation_ohm_per_v: Array
-    insulation_seen: Array  # plausible earlier, or confirmed by the vehicle's own alarm
+    insulation_seen: Array  # plausible in this row or earlier
     dcdc_seen: Array
     interlock_seen: Array
     high_voltage_seen: Array
@@ -76,7 +77,7 @@ def context(batch: Batch) -> Context:
         trigger=event_2025 | (batch["alarm_level"] >= 3) | (flags & (TEMP_SPREAD_BIT | HIGH_TEMP_BIT) != 0),
         moving=batch["speed_kmh"] > batch.limits.moving_kmh,
         insulation_ohm_per_v=ohm_per_v,
-        insulation_seen=seen | (flags & INSULATION_BIT != 0),
+        insulation_seen=seen,
         dcdc_seen=seen_before(batch, batch["dcdc_state"] == DCDC_WORKING, DCDC, after),
         interlock_seen=seen_before(batch, interlock_good, INTERLOCK, after),
         high_voltage_seen=seen_before(
@@ -121,7 +122,7 @@ def _insulation_levels(ctx: Context) -> Array:
 
 
 def insulation(ctx: Context) -> Array:
-    """Low insulation of a vehicle that was seen with a plausible one, or whose own monitor says the same."""
+    """Low insulation of a vehicle that has been seen with a plausible one."""
     levels = _insulation_levels(ctx)
     return np.where(ctx.insulation_seen | (levels < HELD), levels, np.int8(CLEAR))
 
@@ -228,12 +229,6 @@ def cell_measurement(ctx: Context) -> Array:
     )
 
 
-def bms_alarm(ctx: Context) -> Array:
-    """The vehicle reports its highest alarm level: without physical evidence a thing to watch."""
-    level = ctx.batch["alarm_level"]
-    return _levels(~is_null(level), (WATCH, level >= 3))
-
-
 def thermal_event(ctx: Context) -> Array:
     """The vehicle's word and physical evidence together, or two kinds of evidence, one of them heat."""
     batch, limits = ctx.batch, ctx.batch.limits
@@ -263,3 +258,27 @@ def _extremes_differ(batch: Batch) -> Array:
     hot = np.abs(batch["listed_temp_max_degc"] - batch["cell_temp_max_degc"]) >= limits.contradiction_degc
     differ: Array = low | high | hot
     return differ
+
+
+_EXPLAINING: Final = (
+    thermal_event,
+    insulation,
+    insulation_sensor,
+    cell_overvoltage,
+    cell_undervoltage,
+    cell_measurement,
+    drive_lost,
+    dcdc_off,
+    hv_interlock,
+)
+
+
+def bms_alarm(ctx: Context) -> Array:
+    """The vehicle reports its highest alarm level and no rule sees why: a thing to watch."""
+    level = ctx.batch["alarm_level"]
+    highest = level >= 3
+    if highest.any():
+        explained = np.logical_or.reduce([condition(ctx) >= WATCH for condition in _EXPLAINING])
+    else:
+        explained = highest
+    return _levels(~is_null(level), (HELD, highest), (WATCH, highest & ~explained))

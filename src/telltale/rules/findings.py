@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
+from math import isfinite
 from typing import Any
 
 import numpy as np
@@ -22,9 +24,14 @@ Findings = Mapping[str, Finding]  # component → what the row says about it
 
 def of_insulation(ctx: Context, index: int, level: int) -> Findings:
     """Return the pack's insulation per volt."""
-    limits, ohm_per_v = ctx.batch.limits, float(ctx.insulation_ohm_per_v[index])
+    value = _value(ctx.insulation_ohm_per_v, index)
+    return {"pack": Finding(level, value, partial(_insulation_evidence, ctx, index))}
+
+
+def _insulation_evidence(ctx: Context, index: int) -> dict[str, Any]:
+    limits = ctx.batch.limits
     evidence = {
-        "insulation_ohm_per_v": ohm_per_v,
+        "insulation_ohm_per_v": ctx.insulation_ohm_per_v[index],
         "insulation_kohm": ctx.batch["insulation_kohm"][index],
         "pack_voltage_v": ctx.batch["pack_voltage_v"][index],
         "limit_important_ohm_per_v": limits.insulation_important_ohm_per_v,
@@ -32,98 +39,117 @@ def of_insulation(ctx: Context, index: int, level: int) -> Findings:
         "vehicle_insulation_alarm": bool(ctx.flags[index] & conditions.INSULATION_BIT),
         "plausible_before": bool(ctx.insulation_seen[index]),
     }
-    return {"pack": Finding(level, ohm_per_v, known_numbers(evidence))}
-
-
-def _driving(ctx: Context, index: int) -> dict[str, Any]:
-    batch = ctx.batch
-    return {
-        "speed_kmh": batch["speed_kmh"][index],
-        "vehicle_status": _count(batch["vehicle_status"][index]),
-        "pack_voltage_v": batch["pack_voltage_v"][index],
-    }
+    return known_numbers(evidence)
 
 
 def of_interlock(ctx: Context, index: int, level: int) -> Findings:
     """Return the reported state of the interlock loop."""
-    evidence = _driving(ctx, index) | {"seen_closed_before": bool(ctx.interlock_seen[index])}
-    return {"vehicle": Finding(level, _speed(ctx, index), known_numbers(evidence))}
+    more = {"seen_closed_before": bool(ctx.interlock_seen[index])}
+    return _while_driving(ctx, index, level, more)
 
 
 def of_dcdc(ctx: Context, index: int, level: int) -> Findings:
     """Return the state of the DC-DC converter and the speed."""
-    evidence = _driving(ctx, index) | {
-        "dcdc_state": _count(ctx.batch["dcdc_state"][index]),
-        "seen_working_before": bool(ctx.dcdc_seen[index]),
-    }
-    return {"vehicle": Finding(level, _speed(ctx, index), known_numbers(evidence))}
+    state, seen = ctx.batch["dcdc_state"][index], bool(ctx.dcdc_seen[index])
+    return _while_driving(ctx, index, level, {"dcdc_state": _count(state), "seen_working_before": seen})
 
 
 def of_drive(ctx: Context, index: int, level: int) -> Findings:
     """Return what is left of the drive: pack voltage, motors, pedal."""
     motors = ctx.batch.items("motors", index)
-    evidence = _driving(ctx, index) | {
+    more = {
         "accelerator_pedal_pct": _count(ctx.batch["accelerator_pedal_pct"][index]),
         "motor_status": motors["status"].tolist() if len(motors) else None,
         "limit_pack_voltage_v": ctx.batch.limits.high_voltage_v,
     }
-    return {"vehicle": Finding(level, _speed(ctx, index), known_numbers(evidence))}
+    return _while_driving(ctx, index, level, more)
+
+
+def _while_driving(ctx: Context, index: int, level: int, more: Mapping[str, Any]) -> Findings:
+    batch = ctx.batch
+    evidence = {
+        "speed_kmh": batch["speed_kmh"][index],
+        "vehicle_status": _count(batch["vehicle_status"][index]),
+        "pack_voltage_v": batch["pack_voltage_v"][index],
+        **more,
+    }
+    return {"vehicle": Finding(level, _value(batch["speed_kmh"], index), partial(known_numbers, evidence))}
 
 
 def of_bms_alarm(ctx: Context, index: int, level: int) -> Findings:
     """Return the vehicle's own alarm level and flags."""
-    alarm = int(ctx.batch["alarm_level"][index])
+    alarm = _count(ctx.batch["alarm_level"][index])
     evidence = {"alarm_level": alarm, "alarm_flags": int(ctx.flags[index]), "physical_evidence": False}
-    return {"vehicle": Finding(level, float(alarm), evidence)}
+    return {"vehicle": Finding(level, alarm, partial(known_numbers, evidence))}
 
 
 def _count(value: Any) -> int | None:
     return None if value == null_of(value.dtype) else int(value)
 
 
-def _speed(ctx: Context, index: int) -> float | None:
-    speed = float(ctx.batch["speed_kmh"][index])
-    return None if np.isnan(speed) else round(speed, 1)
+def _value(column: Array, index: int) -> float | None:
+    value = float(column[index])
+    return round(value, 3) if isfinite(value) else None
 
 
 @dataclass(frozen=True, slots=True)
 class Cells:
-    """The listed cells of one report in volts, with names; invalid cells are left out."""
+    """The valid listed cells of one report in volts; invalid ones are left out."""
 
     volts: Array
-    names: tuple[str, ...]
+    at: Array  # position of each in the report's list
     lost: Array  # bool: reads what no cell can, while the pack's voltage says the cell is there
+    blocks: tuple[Block, ...]
+
+    def name(self, number: int) -> str:
+        """Return the component name of the n-th valid cell."""
+        at = int(self.at[number])
+        return next(block.name(at) for block in self.blocks if at < block.end)
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """A run of listed cells of one subsystem."""
+
+    start: int
+    end: int
+    subsystem: int  # 0 where there is only one
+    first_cell: int
+    voltage_v: float  # of the whole subsystem; NaN where unknown or where only some of its cells are listed
+
+    def name(self, at: int) -> str:
+        """Return the component name of the cell at this position of the list."""
+        cell = f"cell:{self.first_cell + at - self.start}"
+        return f"subsystem:{self.subsystem}/{cell}" if self.subsystem else cell
 
 
 def cells_of(batch: Batch, index: int) -> Cells:
-    """Return the valid cells of a row; component names carry the subsystem only where there are several."""
+    """Return the valid cells of a row, and which of them are lost measurements."""
     raw = batch.items("cells_mv", index).astype(np.int64)
-    names: list[str] = []
+    blocks = _blocks(batch, index, len(raw))
     lost = np.zeros(len(raw), bool)
-    for start, end, subsystem, first, voltage in _blocks(batch, index, len(raw)):
-        prefix = f"subsystem:{subsystem}/" if subsystem else ""
-        names += [f"{prefix}cell:{first + i}" for i in range(end - start)]
-        lost[start:end] = _lost(raw[start:end], voltage, batch.limits.cell_impossible_v)
-    valid = raw < CELL_ABNORMAL
-    kept = tuple(name for name, keep in zip(names, valid, strict=True) if keep)
-    return Cells(raw[valid] / 1000, kept, lost[valid])
+    for block in blocks:
+        run = slice(block.start, block.end)
+        lost[run] = _lost(raw[run], block.voltage_v, batch.limits.cell_impossible_v)
+    at = np.flatnonzero(raw < CELL_ABNORMAL)
+    return Cells(raw[at] / 1000, at, lost[at], blocks)
 
 
-def _blocks(batch: Batch, index: int, count: int) -> list[tuple[int, int, int, int, float]]:
-    """Return (start, end, subsystem or 0, first cell's number, whole voltage or NaN) of each run of cells."""
+def _blocks(batch: Batch, index: int, count: int) -> tuple[Block, ...]:
     pack = float(batch["pack_voltage_v"][index])
     items = batch.items("subsystems", index)
     if not len(items) or int(items["cells"].sum()) != count:
-        return [(0, count, 0, 1, pack)]
-    blocks, start = [], 0
+        return (Block(0, count, 0, 1, pack),)
+    blocks: list[Block] = []
+    start = 0
     for item in items:
         end = start + int(item["cells"])
         own = item["voltage_dv"] / 10 if item["voltage_dv"] > 0 else (pack if len(items) == 1 else np.nan)
         whole = float(own) if item["cells"] == item["cell_total"] else np.nan
         named = int(item["no"]) if len(items) > 1 or item["no"] > 1 else 0
-        blocks.append((start, end, named, int(item["start_cell"]), whole))
+        blocks.append(Block(start, end, named, int(item["start_cell"]), whole))
         start = end
-    return blocks
+    return tuple(blocks)
 
 
 def _lost(raw: Array, voltage_v: float, impossible_v: float) -> Array:
@@ -151,32 +177,48 @@ def _lost(raw: Array, voltage_v: float, impossible_v: float) -> Array:
     return suspect if as_typical < as_read else nothing
 
 
-def _by_cell(
-    ctx: Context, index: int, cells: Cells, levels: Array, evidence: Mapping[str, Any]
-) -> dict[str, Finding]:
+def _by_cell(ctx: Context, index: int, cells: Cells, levels: Array, limits: Mapping[str, Any]) -> Findings:
     """Name the cells, or the pack when there are too many of them for single cells to be at fault."""
     bad = np.flatnonzero(levels >= HELD)
-    many = int(np.count_nonzero(levels > HELD)) > ctx.batch.limits.cells_are_pack
+    if not len(bad):
+        return {}
+    count = int(np.count_nonzero(levels > HELD))
+    many = count > ctx.batch.limits.cells_are_pack
     found: dict[str, Finding] = {}
-    for at in bad.tolist():
-        own = dict(evidence) | {"cell_voltage_v": round(float(cells.volts[at]), 3)}
-        level = HELD if many else int(levels[at])
-        found[cells.names[at]] = Finding(level, own["cell_voltage_v"], own)
-    if len(bad):
-        worst = int(np.argmax(levels))
-        level = int(levels[worst]) if many else HELD
-        own = dict(evidence) | {
-            "cells": int(np.count_nonzero(levels > HELD)),
-            "cell_voltage_v": round(float(cells.volts[worst]), 3),
-        }
-        found["pack"] = Finding(level, own["cell_voltage_v"], own)
+    for number in bad.tolist():
+        level = HELD if many else int(levels[number])
+        found[cells.name(number)] = _cell_finding(ctx, index, cells, number, level, limits)
+    worst = int(np.argmax(levels))
+    level = int(levels[worst]) if many else HELD
+    found["pack"] = _cell_finding(ctx, index, cells, worst, level, {**limits, "cells": count})
     return found
+
+
+def _cell_finding(
+    ctx: Context, index: int, cells: Cells, number: int, level: int, limits: Mapping[str, Any]
+) -> Finding:
+    value = _value(cells.volts, number)
+    return Finding(level, value, partial(_cell_evidence, ctx.batch, index, cells, value, limits))
+
+
+def _cell_evidence(
+    batch: Batch, index: int, cells: Cells, value: float | None, limits: Mapping[str, Any]
+) -> dict[str, Any]:
+    evidence = {
+        "cell_voltage_v": value,
+        "median_cell_voltage_v": float(np.median(cells.volts)),
+        "pack_voltage_v": batch["pack_voltage_v"][index],
+        "pack_current_a": batch["pack_current_a"][index],
+        "chemistry_code": int(batch.chemistry[index]),
+        "sum_of_measured_cells_v": float(cells.volts[~cells.lost].sum()),
+    }
+    return known_numbers(evidence | dict(limits))
 
 
 def of_overvoltage(ctx: Context, index: int, level: int) -> Findings:
     """Return the cells above their limit; a lost measurement is none."""
     limits, batch = conditions.limits_of(ctx.batch, index), ctx.batch
-    evidence = _cell_evidence(ctx, index) | {
+    named = {
         "limit_important_v": limits.over_important_v,
         "limit_urgent_v": limits.over_urgent_v,
     }
@@ -189,13 +231,13 @@ def of_overvoltage(ctx: Context, index: int, level: int) -> Findings:
     levels = np.full(len(cells.volts), CLEAR)
     for step, limit in steps:
         levels[(cells.volts > limit) & ~cells.lost] = step
-    return _by_cell(ctx, index, cells, levels, evidence)
+    return _by_cell(ctx, index, cells, levels, named)
 
 
 def of_undervoltage(ctx: Context, index: int, level: int) -> Findings:
     """Return the cells below their limit; a lost measurement is none. Urgent only while charging."""
     limits, batch = conditions.limits_of(ctx.batch, index), ctx.batch
-    evidence = _cell_evidence(ctx, index) | {
+    named = {
         "limit_general_v": limits.under_general_v,
         "limit_important_v": limits.under_important_v,
     }
@@ -208,18 +250,7 @@ def of_undervoltage(ctx: Context, index: int, level: int) -> Findings:
     ruined = cells.volts < min(limits.under_important_v, batch.limits.cell_charge_urgent_v)
     levels[ruined & charging] = URGENT
     levels[cells.lost] = CLEAR
-    return _by_cell(ctx, index, cells, levels, evidence)
-
-
-def _cell_evidence(ctx: Context, index: int) -> dict[str, Any]:
-    batch = ctx.batch
-    chemistry = int(batch.chemistry[index])
-    evidence = {
-        "pack_voltage_v": batch["pack_voltage_v"][index],
-        "pack_current_a": batch["pack_current_a"][index],
-        "chemistry_code": chemistry,
-    }
-    return known_numbers(evidence)
+    return _by_cell(ctx, index, cells, levels, named)
 
 
 def _judged_cells(batch: Batch, index: int, extreme: str) -> Cells:
@@ -230,67 +261,57 @@ def _judged_cells(batch: Batch, index: int, extreme: str) -> Cells:
         return cells
     columns = batch.rows.columns[int(batch.row[index])]
     number, subsystem = int(columns[f"{extreme}_cell"]), int(columns[f"{extreme}_subsystem"])
-    prefix = f"subsystem:{subsystem}/" if subsystem > 1 else ""
-    name = f"{prefix}cell:{number}" if number > 0 else "pack"
-    return Cells(np.array([value]), (name,), np.zeros(1, bool))
+    block = Block(0, 1, max(subsystem, 0) if subsystem > 1 else 0, max(number, 0), np.nan)
+    return Cells(np.array([value]), np.zeros(1, int), np.zeros(1, bool), (block,))
 
 
 def of_measurement(ctx: Context, index: int, level: int) -> Findings:
     """Return the cells whose measurement is lost while the pack's voltage says they are there."""
     cells = cells_of(ctx.batch, index)
-    levels = np.where(cells.lost, IMPORTANT, CLEAR)
-    evidence = _cell_evidence(ctx, index) | {
-        "sum_of_other_cells_v": round(float(cells.volts[~cells.lost].sum()), 2)
-    }
-    return _by_cell(ctx, index, cells, levels, evidence)
+    return _by_cell(ctx, index, cells, np.where(cells.lost, IMPORTANT, CLEAR), {})
 
 
 def of_thermal(ctx: Context, index: int, level: int) -> Findings:
     """Return the physical evidence of a thermal event, each kind checked against its harmless look-alike."""
-    batch = ctx.batch
+    temp = _value(ctx.batch["temp_max_degc"], index)
+    if level <= HELD:
+        return {"pack": Finding(level, temp)}
     kinds = _thermal_evidence(ctx, index)
-    trigger = bool(ctx.trigger[index])
     heat, other = kinds.keys() & _HEAT, kinds.keys() - _HEAT
-    settled = min(level, HELD)
-    if bool(ctx.event_2025[index]):
-        settled = IMPORTANT
-    if (trigger and kinds) or (heat and other):
-        settled = URGENT
-    temp = float(batch["temp_max_degc"][index])
-    evidence = {
+    if (ctx.trigger[index] and kinds) or (heat and other):
+        level = URGENT
+    else:
+        level = IMPORTANT if ctx.event_2025[index] else HELD
+    evidence: dict[str, Any] = {
         "kinds": sorted(kinds),
         "temp_max_degc": temp,
-        "alarm_level": _count(batch["alarm_level"][index]),
+        "alarm_level": _count(ctx.batch["alarm_level"][index]),
         "alarm_flags": int(ctx.flags[index]),
     }
     for values in kinds.values():
         evidence |= values
-    return {"pack": Finding(settled, None if np.isnan(temp) else temp, known_numbers(evidence))}
+    return {"pack": Finding(level, temp, partial(known_numbers, evidence))}
 
 
 def _thermal_evidence(ctx: Context, index: int) -> dict[str, dict[str, Any]]:
-    found: dict[str, dict[str, Any]] = {}
-    for name, check in _EVIDENCE.items():
-        values = check(ctx, index)
-        if values:
-            found[name] = values
-    return found
+    cells = cells_of(ctx.batch, index)
+    found = {name: check(ctx, index, cells) for name, check in _EVIDENCE.items()}
+    return {name: values for name, values in found.items() if values}
 
 
-def _probe_over_limit(ctx: Context, index: int) -> dict[str, Any]:
+def _probe_over_limit(ctx: Context, index: int, cells: Cells) -> dict[str, Any]:
     limit = ctx.batch.limits.probe_hot_degc
     return {"limit_probe_degc": limit} if ctx.batch["temp_max_degc"][index] >= limit else {}
 
 
-def _temperature_step(ctx: Context, index: int) -> dict[str, Any]:
+def _temperature_step(ctx: Context, index: int, cells: Cells) -> dict[str, Any]:
     rise, limit = float(ctx.steps.temp_rise_degc[index]), ctx.batch.limits.step_degc
     return {"temp_rise_degc": rise, "limit_step_degc": limit} if rise >= limit else {}
 
 
-def _cell_collapse(ctx: Context, index: int) -> dict[str, Any]:
+def _cell_collapse(ctx: Context, index: int, cells: Cells) -> dict[str, Any]:
     """One cell has fallen and its neighbours have not: load pulls all of them down."""
     fall, limit = float(ctx.steps.cell_fall_v[index]), ctx.batch.limits.cell_collapse_v
-    cells = cells_of(ctx.batch, index)
     if not fall >= limit or cells.lost.any():
         return {}
     below = float(np.median(cells.volts) - cells.volts.min()) if len(cells.volts) else fall
@@ -301,28 +322,26 @@ def _cell_collapse(ctx: Context, index: int) -> dict[str, Any]:
     )
 
 
-def _pack_collapse(ctx: Context, index: int) -> dict[str, Any]:
+def _pack_collapse(ctx: Context, index: int, cells: Cells) -> dict[str, Any]:
     """The pack's voltage has gone and so has that of its cells: else a contactor has opened."""
     fall, before = float(ctx.steps.pack_fall_v[index]), float(ctx.steps.pack_before_v[index])
     share = ctx.batch.limits.pack_collapse_share
-    cells = cells_of(ctx.batch, index)
     if not fall >= share * before:
         return {}
     opened = len(cells.volts) > 0 and float(cells.volts[~cells.lost].sum()) > before - fall / 2
     return {} if opened else {"pack_fall_v": fall, "pack_voltage_before_v": before, "limit_fall_share": share}
 
 
-def _cells_contradict(ctx: Context, index: int) -> dict[str, Any]:
-    cells, limit = cells_of(ctx.batch, index), ctx.batch.limits.cell_spread_v
+def _cells_contradict(ctx: Context, index: int, cells: Cells) -> dict[str, Any]:
+    limit = ctx.batch.limits.cell_spread_v
     volts = cells.volts[~cells.lost]
     spread = float(volts.max() - volts.min()) if len(volts) else 0.0
     return {"cell_spread_v": spread, "limit_spread_v": limit} if spread >= limit else {}
 
 
-def _extremes_contradict(ctx: Context, index: int) -> dict[str, Any]:
+def _extremes_contradict(ctx: Context, index: int, cells: Cells) -> dict[str, Any]:
     """The report's extremes are not those of its own list, by more than groups refreshed in turn explain."""
     batch, limits = ctx.batch, ctx.batch.limits
-    cells = cells_of(batch, index)
     values: dict[str, Any] = {}
     if len(cells.volts) and not cells.lost.any():
         low = abs(float(cells.volts.min()) - float(batch["cell_voltage_min_v"][index]))
@@ -336,7 +355,7 @@ def _extremes_contradict(ctx: Context, index: int) -> dict[str, Any]:
 
 
 _HEAT = frozenset({"probe_over_limit", "temperature_step"})
-_EVIDENCE: Mapping[str, Callable[[Context, int], dict[str, Any]]] = {
+_EVIDENCE: Mapping[str, Callable[[Context, int, Cells], dict[str, Any]]] = {
     "probe_over_limit": _probe_over_limit,
     "temperature_step": _temperature_step,
     "cell_collapse": _cell_collapse,

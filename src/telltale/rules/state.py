@@ -8,7 +8,7 @@ counts: the time between two reports counts when both say so and they are no mor
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
@@ -23,7 +23,7 @@ class Finding:
 
     level: int
     value: float | None  # the main quantity, for the window
-    evidence: Mapping[str, Any] = field(default_factory=dict)
+    evidence: Callable[[], Mapping[str, Any]] = dict  # asked for only where an alert comes of it
 
 
 @dataclass(frozen=True, slots=True)

@@ -166,7 +166,7 @@ def _alert(
     timing: Timing,
 ) -> SafetyAlert:
     assert entry is not None  # noqa: S101  an event comes from an entry before it or after it
-    evidence = dict(finding.evidence) if finding else {}
+    evidence = dict(finding.evidence()) if finding else {}
     evidence |= {
         "since_us": entry.since,
         "dwell_s": timing.dwell_s[entry.raised],
