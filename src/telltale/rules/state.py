@@ -121,8 +121,7 @@ def _hold(entry: Entry, finding: Finding | None, at: int, timing: Timing) -> tup
     seen_s = 0.0 if entry.clearing else _observed(entry.last_at, at, timing)
     held = {k: entry.held_s[k] + seen_s if k in entry.held_s else 0.0 for k in timing.dwell_s if k <= level}
     window = (*entry.window, (at, finding.value if finding else None))[-timing.window_points :]
-    held_on = replace(entry, last_at=at, held_s=held, clear_s=0.0, clearing=False, window=window)
-    return _raise_if_due(held_on, timing)
+    return _raise_if_due(Entry(entry.since, at, entry.raised, held, window=window), timing)
 
 
 def _raise_if_due(entry: Entry, timing: Timing) -> tuple[Entry, str]:
