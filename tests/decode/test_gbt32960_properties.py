@@ -23,7 +23,7 @@ def decoded(values: list[bytes]) -> Decoded:
     return decode(Values(values, np.zeros(len(values), np.int64)), position_decimals=6)
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=15, deadline=None)
 @given(SEEDS)
 def test_columns_agree_with_the_frame_by_frame_description(seed: int) -> None:
     frames = reports(seed, FRAMES)
@@ -81,7 +81,7 @@ def assert_motor(motor: Any, described: dict[str, Any]) -> None:
             assert got == (null if value is None else min(round(value * per_unit), largest)), name
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=8, deadline=None)
 @given(SEEDS, st.sampled_from([2016, 2025]))
 def test_encoding_decoded_rows_gives_the_frames_back(seed: int, edition: int) -> None:
     frames = clean_reports(seed, FRAMES, edition)

@@ -7,8 +7,7 @@ a field. Results go into one structured array for all reports of a batch, and li
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,12 +15,11 @@ from numpy.typing import NDArray
 from telltale import records
 from telltale.decode.gbt32960.fields import FAULT_GROUPS, PROBE_STEPS, SIGNATURE, VEHICLE, Field
 from telltale.decode.gbt32960.layout import HEADER, Item, Layout, Part, Placed
-from telltale.records import PROBE, SUBSYSTEM, Array, Flag, ListColumn, Ragged
+from telltale.decode.gbt32960.sink import Block, Sink
+from telltale.records import PROBE, SUBSYSTEM, Array, Flag
 
 CELL_BLOCKS: Final = frozenset({(2016, 0x08), (2025, 0x07)})
 PROBE_BLOCKS: Final = frozenset({(2016, 0x09), (2025, 0x08)})
-_RAW: dict[int, np.dtype[Any]] = {1: np.dtype("u1"), 2: np.dtype(">u2"), 4: np.dtype(">u4")}
-_NATIVE: dict[int, np.dtype[Any]] = {1: np.dtype("i4"), 2: np.dtype("i4"), 4: np.dtype("i8")}
 _ITEM_OF = {column.name: column.item for column in records.REPORT_LISTS}
 _REPORT_NAMES = frozenset(column.name for column in records.REPORT_SCALARS)
 
@@ -36,121 +34,15 @@ def _probe_table() -> Array:
 _PROBE_OF_RAW: Final = _probe_table()
 
 
-class Chunks:
-    """List columns under construction: blocks of equal list length, and the rows they belong to."""
-
-    def __init__(self, columns: tuple[ListColumn, ...], rows: int) -> None:
-        self._items = {column.name: column.item for column in columns}
-        self._rows = rows
-        self._blocks: dict[str, list[tuple[NDArray[np.int64], Array]]] = {name: [] for name in self._items}
-
-    def add(self, name: str, rows: NDArray[np.int64], block: Array) -> None:
-        """Take lists (n, length) for these rows."""
-        if block.size:
-            self._blocks[name].append((rows, block))
-
-    def lists(self) -> dict[str, Ragged]:
-        """Return every list column over all rows."""
-        return {name: self._ragged(item, self._blocks[name]) for name, item in self._items.items()}
-
-    def _ragged(self, item: np.dtype[Any], blocks: list[tuple[NDArray[np.int64], Array]]) -> Ragged:
-        lengths = np.zeros(self._rows, np.int64)
-        for rows, block in blocks:
-            lengths[rows] = block.shape[1]
-        offsets = np.zeros(self._rows + 1, np.int64)
-        np.cumsum(lengths, out=offsets[1:])
-        if len(blocks) == 1 and len(blocks[0][0]) == self._rows:
-            return Ragged(np.ascontiguousarray(blocks[0][1]).reshape(-1).view(item), offsets)
-        values = np.empty(offsets[-1], item)
-        raw = values.view(np.uint8)
-        for rows, block in blocks:
-            flat = np.ascontiguousarray(block).view(np.uint8).reshape(len(rows), -1)
-            windows = np.lib.stride_tricks.sliding_window_view(raw, flat.shape[1], writeable=True)
-            windows[offsets[rows] * item.itemsize] = flat
-        return Ragged(values, offsets)
-
-
-@dataclass(slots=True)
-class Sink:
-    """Where decoded reports of a batch go: one row per report, in arrival order."""
-
-    report: Array
-    lists: Chunks
-    fuel_cell: Array
-    fuel_lists: Chunks
-    fuel_row: NDArray[np.int64]  # row of `fuel_cell` of each report that has one
-    current_sign: int
-    position_decimals: int
-    markers: dict[tuple[str, str], int] = field(default_factory=dict)
-
-    def mark(self, column: str, kind: str, count: int) -> None:
-        """Count markers of one kind in one column."""
-        if count:
-            self.markers[column, kind] = self.markers.get((column, kind), 0) + count
-
-
-def sink(rows: int, fuel_row: NDArray[np.int64], current_sign: int, position_decimals: int) -> Sink:
-    """Return an empty sink for this many reports; `fuel_row` is -1 for reports without a fuel cell."""
-    fuel_rows = int(fuel_row.max(initial=-1)) + 1
-    report = records.nulls(records.REPORT_COLUMNS, rows)
-    for column in records.IDENTITY + records.PROVENANCE:
-        report[column.name] = 0
-    return Sink(
-        report,
-        Chunks(records.REPORT_LISTS, rows),
-        records.nulls(records.IDENTITY + records.FUEL_CELL_SCALARS, fuel_rows),
-        Chunks(records.FUEL_CELL_LISTS, fuel_rows),
-        fuel_row,
-        current_sign,
-        position_decimals,
-    )
-
-
-@dataclass(slots=True)
-class _Group:
-    """Frames of one layout, and the rows of the sink they fill."""
-
-    frames: Array  # (n, length), C order
-    rows: NDArray[np.int64]
-    into: Sink
-    wild: NDArray[np.bool_]  # rows holding a value outside the standard's range
-
-    def raw(self, width: int, offset: int, count: int = 1, step: int = 0) -> Array:
-        """Return a big-endian field of every frame (n, count), `step` bytes apart."""
-        n, length = self.frames.shape
-        return np.ndarray((n, count), _RAW[width], self.frames.data, offset, (length, step or width))
-
-    def settle(self, spec: Field, column: str, raw: Array) -> tuple[Array, Array | None]:
-        """Return native raw values, and where they are markers (None: nowhere); counts and flags them."""
-        values = raw.astype(_NATIVE[spec.width])
-        if not values.size or (
-            values.max() <= spec.raw_max and (not spec.raw_min or values.min() >= spec.raw_min)
-        ):
-            return values, None
-        outside = (values > spec.raw_max) | (values < spec.raw_min)
-        nulls = None
-        if spec.marked:
-            invalid, abnormal = values == spec.invalid, values == spec.invalid - 1
-            self.into.mark(column, "invalid", int(invalid.sum()))
-            self.into.mark(column, "abnormal", int(abnormal.sum()))
-            nulls = invalid | abnormal
-            outside &= ~nulls
-        self.wild |= outside.any(axis=1)
-        return values, nulls
-
-
 def decode_group(frames: Array, layout: Layout, rows: NDArray[np.int64], into: Sink) -> None:
-    """Decode frames of one layout (n, length) into these rows of the sink."""
-    group = _Group(np.ascontiguousarray(frames), rows, into, np.zeros(len(rows), bool))
+    """Decode all but the fixed fields of frames of one layout (n, length) into these rows of the sink."""
+    group = Block(np.ascontiguousarray(frames), rows, into, np.zeros(len(rows), bool))
     parts = layout.last_parts()
     for part in parts.values():
         if part.section.table == "report":
-            _scalars(group, part.body, into.report, rows)
             _flat_lists(group, part)
         elif part.section.table == "fuel_cell":
             _fuel_cell(group, part)
-    if 0x05 in parts:
-        _position(group, parts[0x05], layout.edition)
     _faults(group, parts)
     _subsystems(group, layout, parts)
     _kept_bytes(group, layout)
@@ -167,37 +59,7 @@ def _flags(layout: Layout) -> int:
     return int(flags)
 
 
-def _scalars(group: _Group, body: Item, table: Array, rows: NDArray[np.int64]) -> None:
-    for spec, offset in body.fields:
-        if not spec.column:
-            continue
-        raw, nulls = group.settle(spec, spec.column, group.raw(spec.width, offset))
-        values: Array = raw[:, 0]
-        if spec.bias:
-            values = values + spec.bias
-        if spec.flips and group.into.current_sign != 1:
-            values = values * group.into.current_sign
-        if spec.per_unit != 1:
-            values = values / spec.per_unit
-        column = table[spec.column]
-        column[rows] = values
-        if nulls is not None:
-            column[rows[nulls[:, 0]]] = records.null_of(column.dtype)
-
-
-def _position(group: _Group, part: Part, edition: int) -> None:
-    """Apply the hemisphere bits and the rounding; 2016 frames do not say which datum they use."""
-    report, rows = group.into.report, group.rows
-    state = report["position_state"][rows]
-    for column, bit in (("latitude_deg", 2), ("longitude_deg", 4)):
-        degrees = report[column][rows]
-        signed = np.where((state & bit) != 0, -degrees, degrees)
-        report[column][rows] = np.round(signed, group.into.position_decimals) + 0.0
-    if edition == 2016:
-        report["coordinate_system"][rows] = 0
-
-
-def _flat_lists(group: _Group, part: Part) -> None:
+def _flat_lists(group: Block, part: Part) -> None:
     """Decode lists of fixed records whose column's item has a member per field: motors, alarm levels."""
     for placed in part.body.lists:
         _count_markers(group, placed)
@@ -208,7 +70,7 @@ def _flat_lists(group: _Group, part: Part) -> None:
             group.into.lists.add(placed.listing.column, group.rows, block)
 
 
-def _items(group: _Group, placed: Placed, block: Array) -> None:
+def _items(group: Block, placed: Placed, block: Array) -> None:
     offset = placed.offset
     for spec in placed.listing.items:
         if not isinstance(spec, Field):
@@ -225,7 +87,7 @@ def _items(group: _Group, placed: Placed, block: Array) -> None:
         offset += spec.width
 
 
-def _count_markers(group: _Group, placed: Placed) -> None:
+def _count_markers(group: Block, placed: Placed) -> None:
     counter = placed.listing.count
     if placed.raw_count <= counter.raw_max:
         return
@@ -236,16 +98,15 @@ def _count_markers(group: _Group, placed: Placed) -> None:
         group.wild[:] = True
 
 
-def _fuel_cell(group: _Group, part: Part) -> None:
+def _fuel_cell(group: Block, part: Part) -> None:
     rows = group.into.fuel_row[group.rows]
-    _scalars(group, part.body, group.into.fuel_cell, rows)
     for placed in part.body.lists:
         _count_markers(group, placed)
         block = _probes(group, placed)
         group.into.fuel_lists.add("probes_ddegc", rows, block)
 
 
-def _faults(group: _Group, parts: dict[int, Part]) -> None:
+def _faults(group: Block, parts: dict[int, Part]) -> None:
     """Join the four fault lists of the alarm section into one list with its group beside each code."""
     lists = [
         (FAULT_GROUPS.index(placed.listing.name), placed)
@@ -273,12 +134,12 @@ def _blocks(layout: Layout, parts: dict[int, Part], kinds: frozenset[tuple[int, 
     return ()
 
 
-def _number_of(group: _Group, item: Item) -> int:
+def _number_of(group: Block, item: Item) -> int:
     """Return the subsystem number of a block; it is structural, so every frame of the group has it."""
-    return int(group.frames[0, item.fields[0][1]])
+    return int(group.raws[0, item.fields[0][1]])
 
 
-def _subsystems(group: _Group, layout: Layout, parts: dict[int, Part]) -> None:
+def _subsystems(group: Block, layout: Layout, parts: dict[int, Part]) -> None:
     """Merge cell blocks and probe blocks by subsystem number, lists in subsystem order."""
     cells = _blocks(layout, parts, CELL_BLOCKS)
     probes = list(_blocks(layout, parts, PROBE_BLOCKS))
@@ -309,7 +170,7 @@ def _beside(blocks: list[Array]) -> Array:
     return np.concatenate(raw, axis=1).view(blocks[0].dtype) if raw else blocks[0]
 
 
-def _subsystem(group: _Group, row: Array, block: Item | None, probe: Item | None) -> None:
+def _subsystem(group: Block, row: Array, block: Item | None, probe: Item | None) -> None:
     for name in ("voltage_dv", "current_da"):
         row[name] = records.null_of(row.dtype[name])
     if probe is not None:
@@ -332,38 +193,38 @@ def _subsystem(group: _Group, row: Array, block: Item | None, probe: Item | None
         row["cell_total"] = block.lists[0].raw_count
 
 
-def _check_number(group: _Group, item: Item) -> None:
+def _check_number(group: Block, item: Item) -> None:
     spec, offset = item.fields[0]
     group.settle(spec, f"subsystems.{spec.column}", group.raw(1, offset))
 
 
-def _cells(group: _Group, placed: Placed) -> Array:
+def _cells(group: Block, placed: Placed) -> Array:
     """Return cell voltages as on the wire (n, count), markers included."""
     spec = placed.listing.items[0]
-    block = np.ascontiguousarray(group.frames[:, placed.offset : placed.offset + 2 * placed.length])
+    block = np.ascontiguousarray(group.raws[:, placed.offset : placed.offset + 2 * placed.length])
     if block.size and isinstance(spec, Field) and block.view("<u2").byteswap().max() > spec.raw_max:
         group.settle(spec, "cells_mv", block.view(">u2"))
     return block.view(records.CELL)
 
 
-def _probes(group: _Group, placed: Placed) -> Array:
+def _probes(group: Block, placed: Placed) -> Array:
     """Return probe temperatures in 0.1 degC (n, count)."""
     spec = placed.listing.items[0]
-    block = group.frames[:, placed.offset : placed.offset + placed.length]
+    block = group.raws[:, placed.offset : placed.offset + placed.length]
     if block.size and isinstance(spec, Field) and block.max() > spec.raw_max:
         group.settle(spec, "probes_ddegc", block)
     return _PROBE_OF_RAW.take(block)
 
 
-def _kept_bytes(group: _Group, layout: Layout) -> None:
+def _kept_bytes(group: Block, layout: Layout) -> None:
     """Keep the bytes of sections that have no columns, as on the wire from their type byte on."""
     kept = [part for part in layout.parts if part.section.table == "raw"]
     if kept:
-        block = np.concatenate([group.frames[:, part.start : part.end] for part in kept], axis=1)
+        block = np.concatenate([group.raws[:, part.start : part.end] for part in kept], axis=1)
         group.into.lists.add("user_data", group.rows, block)
 
 
-def _part_number(group: _Group, layout: Layout, parts: dict[int, Part]) -> NDArray[np.int32] | int:
+def _part_number(group: Block, layout: Layout, parts: dict[int, Part]) -> NDArray[np.int32] | int:
     """Return which part of a split report these are, by the rule of `records.IDENTITY`'s `part`.
 
     The report with the vehicle section and the first cells, or no cells, is part 0; another with cells is

@@ -9,10 +9,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from telltale.decode.gbt32960 import session
-from telltale.decode.gbt32960.columns import Sink, content, decode_group, sink
+from telltale.decode.gbt32960.columns import content, decode_group
 from telltale.decode.gbt32960.digest import digest, digests
 from telltale.decode.gbt32960.frames import Frames, by_size, gather, raw_frame, redacted, split
 from telltale.decode.gbt32960.layout import FIRST_SECTION, HEADER, Layout, by_layout
+from telltale.decode.gbt32960.scalars import Scalars
+from telltale.decode.gbt32960.sink import Sink, sink
 from telltale.decode.gbt32960.times import NO_TIME, time_of, times
 from telltale.records import Array, Decoded, Evidence, Flag, Reports, Rows, SessionEvent, Source, Values
 
@@ -224,12 +226,18 @@ def _reports(
     into = sink(len(which), np.where(fuelled, np.cumsum(fuelled) - 1, -1), current_sign, decimals)
     into.report["received_at"] = received_at[frames.record[which]]
     partial: list[Evidence] = []
+    scalars = Scalars()
     for group in groups:
-        rows = row_of[group.which]
+        rows, starts = row_of[group.which], frames.start[group.which]
+        for part in group.layout.last_parts().values():
+            if part.section.table in ("report", "fuel_cell"):
+                scalars.add(group.layout.edition, part, rows, starts)
         decode_group(group.frames, group.layout, rows, into)
-        _identify(group, rows, into)
+        into.report["digest"][rows] = digests(content(group.frames, group.layout))
         if group.layout.error:
             partial.extend(_partial(frames, group, at) for at in group.which.tolist())
+    scalars.decode(frames.buffer, into)
+    _identify(frames, which, into.report)
     vin = _vins(frames, which, into)
     rows_of = Rows(into.report, into.lists.lists())
     fuel = Rows(into.fuel_cell, into.fuel_lists.lists())
@@ -240,15 +248,14 @@ def _reports(
     return reports, into.markers, partial
 
 
-def _identify(group: _Group, rows: NDArray[np.int64], into: Sink) -> None:
-    """Fill time, source and digest of a group's rows."""
-    report, command = into.report, group.frames[:, 2]
-    observed_at = times(group.frames[:, HEADER:FIRST_SECTION])
-    report["observed_at"][rows] = observed_at
-    report["source_id"][rows] = (0 if group.layout.edition == 2016 else 2) + (command == session.REISSUED)
-    report["digest"][rows] = digests(content(group.frames, group.layout))
-    flags = (command == session.REISSUED) * np.int32(Flag.REISSUED)
-    report["flags"][rows] |= flags | (observed_at == NO_TIME) * np.int32(Flag.TIME_INVALID)
+def _identify(frames: Frames, which: NDArray[np.int64], report: Array) -> None:
+    """Fill time and source of all rows."""
+    observed_at = times(gather_at(frames, which, HEADER, FIRST_SECTION - HEADER))
+    reissued = frames.byte(2)[which] == session.REISSUED
+    report["observed_at"] = observed_at
+    report["source_id"] = np.where(frames.byte(0)[which] == 0x24, 2, 0) + reissued
+    report["flags"] |= reissued * np.int32(Flag.REISSUED)
+    report["flags"] |= (observed_at == NO_TIME) * np.int32(Flag.TIME_INVALID)
 
 
 def _partial(frames: Frames, group: _Group, at: int) -> Evidence:

@@ -11,7 +11,7 @@ Decoded value = (raw + bias) / per_unit. All bits one is the marker *invalid*, a
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 
@@ -49,13 +49,12 @@ class Listing:
     count: Field
     items: tuple[Field | Listing, ...]
     column: str = ""  # list column of the report; empty: not stored as such
+    item_bytes: int = field(init=False)  # bytes of one item; 0 when items hold lists themselves
 
-    @property
-    def item_bytes(self) -> int:
-        """Return the bytes of one item, or 0 when items hold lists themselves."""
-        if any(isinstance(item, Listing) for item in self.items):
-            return 0
-        return sum(item.width for item in self.items if isinstance(item, Field))
+    def __post_init__(self) -> None:
+        """Work out the size of an item once."""
+        widths = [item.width if isinstance(item, Field) else 0 for item in self.items]
+        object.__setattr__(self, "item_bytes", sum(widths) if all(widths) else 0)
 
 
 @dataclass(frozen=True, slots=True)
