@@ -139,6 +139,11 @@ def healthy_then(*values: dict[str, Any]) -> list[dict[str, Any]]:
             [("raised", "cell_undervoltage", "cell:1", "urgent")],
         ),
         (
+            "a cell at exactly 0 is never urgent, for it may be the measurement",
+            [{"cells": [0, *CELLS[1:]], "pack_voltage_v": 366.2, "pack_current_a": 30.0}] * 2,
+            [("raised", "cell_undervoltage", "cell:1", "important")],
+        ),
+        (
             "many cells below their limit are the pack",
             [{"cells": [1800] * 10 + CELLS[10:]}] * 2,
             [("raised", "cell_undervoltage", "pack", "general")],

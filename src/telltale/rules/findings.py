@@ -253,7 +253,7 @@ def of_undervoltage(ctx: Context, index: int, level: int) -> Findings:
     levels[cells.volts < limits.under_important_v] = IMPORTANT
     charging = float(batch["pack_current_a"][index]) > batch.limits.cell_charge_current_a
     ruined = cells.volts < min(limits.under_important_v, batch.limits.cell_charge_urgent_v)
-    levels[ruined & charging] = URGENT
+    levels[ruined & charging & (cells.volts > 0)] = URGENT  # exactly 0 may still be the measurement
     levels[cells.lost] = CLEAR
     return _by_cell(ctx, index, cells, levels, named)
 
