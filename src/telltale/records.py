@@ -244,10 +244,21 @@ class Ragged:
 
     def take(self, rows: NDArray[np.int64]) -> Ragged:
         """Return the lists of these rows, in this order."""
+        if (size := self._size_of_all()) is not None:
+            table = self.values.reshape(len(self), size)[rows]
+            return Ragged(table.reshape(-1), np.arange(len(rows) + 1, dtype=np.int64) * size)
         lengths = self.lengths[rows]
         offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
         shift = np.repeat(self.offsets[rows] - offsets[:-1], lengths)
         return Ragged(self.values[np.arange(offsets[-1]) + shift], offsets)
+
+    def _size_of_all(self) -> int | None:
+        """Return how many items every row has, or None when rows differ: most batches are of one shape."""
+        if len(self) == 0:
+            return None
+        size, remainder = divmod(len(self.values), len(self))
+        even = not remainder and (self.lengths == size).all()
+        return size if even else None
 
 
 def empty_ragged(item: np.dtype[Any], rows: int) -> Ragged:
