@@ -45,20 +45,35 @@ def reports(*rows: tuple[int, int, int, int]) -> records.Reports:
     )
 
 
+def envelope_of(*records: Record) -> tuple[str, int, str, bool]:
+    """The last record's protocol, receive time, gateway, and whether something was filled in."""
+    envelopes, last = intake.envelopes_of(records), len(records) - 1
+    times = int(envelopes.received_at[last]), bool(envelopes.filled[last])
+    return envelopes.protocol(last), times[0], envelopes.gateway(last), times[1]
+
+
 def test_envelope_is_read_from_headers() -> None:
     headers = (("protocol", b"json"), ("received_at", b"1773460800000001"), ("gateway", b"g7"))
-    assert intake.envelope_of(Record(headers=headers)) == ("json", 1773460800000001, "g7", False)
+    assert envelope_of(Record(headers=headers)) == ("json", 1773460800000001, "g7", False)
 
 
 def test_received_at_may_be_rfc3339() -> None:
     headers = (("protocol", b"json"), ("received_at", b"2026-03-14T12:00:00+08:00"))
-    assert intake.envelope_of(Record(headers=headers)).received_at == NOON_US
+    assert envelope_of(Record(headers=headers))[1] == NOON_US
+
+
+def test_each_record_has_the_envelope_of_its_own_headers() -> None:
+    whole = Record(headers=(("protocol", b"json"), ("received_at", b"1773460800000001"), ("gateway", b"g7")))
+    other = Record(b"##", (("received_at", b"1773460800000"), ("gateway", b"g8")))
+    assert envelope_of(other, whole) == ("json", 1773460800000001, "g7", False)
+    assert envelope_of(whole, whole, other) == ("gbt32960", 1773460800000, "g8", True)
+    assert len(intake.envelopes_of([]).received_at) == 0
 
 
 @pytest.mark.parametrize("received", [b"yesterday", b"2026-03-14T12:00:00", b"", b"9" * 30])
 def test_an_unreadable_receive_time_is_the_records_and_flagged(received: bytes) -> None:
     headers = (("protocol", b"json"), ("received_at", received))
-    assert intake.envelope_of(Record(headers=headers)) == ("json", NOON_US, "", True)
+    assert envelope_of(Record(headers=headers)) == ("json", NOON_US, "", True)
 
 
 @pytest.mark.parametrize(
@@ -75,7 +90,7 @@ def test_an_unreadable_receive_time_is_the_records_and_flagged(received: bytes) 
 def test_a_value_without_protocol_header_is_known_by_its_first_bytes(
     value: bytes | None, protocol: str
 ) -> None:
-    assert intake.envelope_of(Record(value))[::3] == (protocol, True)
+    assert envelope_of(Record(value))[::3] == (protocol, True)
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from enum import IntEnum
-from typing import Any, Final, NamedTuple, Protocol
+from typing import Any, Final, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,6 +30,7 @@ from telltale.records import (
 NO_TIME: Final = np.iinfo(np.int64).min
 # A reading without a usable vehicle time is told apart by its content: its part carries digest bits.
 UNTIMED_PART: Final = 0x40000000
+_EPOCH_DIGITS: Final = 16  # microseconds since 1970, from 2001 to 2286
 
 
 class Message(Protocol):
@@ -45,13 +46,24 @@ class Message(Protocol):
     def headers(self) -> Sequence[tuple[str, bytes]]: ...
 
 
-class Envelope(NamedTuple):
-    """The headers of one record, completed where they were missing."""
+@dataclass(frozen=True, slots=True)
+class Envelopes:
+    """The headers of a batch of records, completed where they were missing; a column a header."""
 
-    protocol: str
-    received_at: int  # µs
-    gateway: str
-    filled: bool
+    protocols: tuple[str, ...]
+    protocol_of: NDArray[np.int64]  # per record, into `protocols`
+    gateways: tuple[str, ...]
+    gateway_of: NDArray[np.int64]  # per record, into `gateways`
+    received_at: NDArray[np.int64]  # µs
+    filled: NDArray[np.bool_]  # something was missing and comes from the record itself
+
+    def protocol(self, record: int) -> str:
+        """Return the protocol of one record."""
+        return self.protocols[int(self.protocol_of[record])]
+
+    def gateway(self, record: int) -> str:
+        """Return the gateway of one record."""
+        return self.gateways[int(self.gateway_of[record])]
 
 
 class Outcome(IntEnum):
@@ -81,18 +93,39 @@ class Tally:
         return self.sent == sum(parts)
 
 
-def envelope_of(message: Message) -> Envelope:
-    """Return the record's envelope; what is missing comes from the record itself and is marked `filled`."""
-    headers = dict(message.headers)
-    protocol, received = headers.get("protocol"), headers.get("received_at")
-    received_at = _time_us(received) if received else None
-    filled = protocol is None or received_at is None
-    return Envelope(
-        protocol.decode("ascii", "replace") if protocol else _sniff(message.value or b""),
-        message.timestamp * 1000 if received_at is None else received_at,
-        headers.get("gateway", b"").decode("utf-8", "replace")[:200],
-        filled,
+def envelopes_of(messages: Sequence[Message]) -> Envelopes:
+    """Return the records' envelopes; what is missing comes from the record itself and is marked `filled`."""
+    headers = [dict(message.headers) for message in messages]
+    named = [header.get("protocol") for header in headers]
+    protocols, protocol_of = _numbered(
+        [name or _sniff(message.value or b"") for name, message in zip(named, messages, strict=True)]
     )
+    gateways, gateway_of = _numbered([header.get("gateway", b"") for header in headers])
+    received_at, missing = _receive_times([header.get("received_at", b"") for header in headers], messages)
+    nameless = np.fromiter((name is None for name in named), bool, len(named))
+    return Envelopes(protocols, protocol_of, gateways, gateway_of, received_at, nameless | missing)
+
+
+def _numbered(names: list[bytes]) -> tuple[tuple[str, ...], NDArray[np.int64]]:
+    """Return the distinct names, and the number of each name among them."""
+    number = {name: i for i, name in enumerate(dict.fromkeys(names))}
+    texts = tuple(name.decode("utf-8", "replace")[:200] for name in number)
+    return texts, np.fromiter((number[name] for name in names), np.int64, len(names))
+
+
+def _receive_times(
+    texts: list[bytes], messages: Sequence[Message]
+) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+    """Return the receive time of each record in µs, and where it is the record's own timestamp."""
+    digits = np.frombuffer(b"".join(texts), np.uint8) - np.uint8(48)
+    if {*map(len, texts)} == {_EPOCH_DIGITS} and digits.max() <= 9:  # what gateways send, all at once
+        decimals = digits.reshape(-1, _EPOCH_DIGITS).astype(np.int64)
+        return decimals @ 10 ** np.arange(_EPOCH_DIGITS)[::-1], np.zeros(len(texts), bool)
+    times = [_time_us(text) for text in texts]
+    filled = [
+        message.timestamp * 1000 if at is None else at for at, message in zip(times, messages, strict=True)
+    ]
+    return np.array(filled, np.int64), np.array([at is None for at in times], bool)
 
 
 def _time_us(text: bytes) -> int | None:
@@ -106,11 +139,11 @@ def _time_us(text: bytes) -> int | None:
     return round(moment.timestamp() * 1e6) if moment.tzinfo else None
 
 
-def _sniff(value: bytes) -> str:
+def _sniff(value: bytes) -> bytes:
     """Name the protocol of a value without a header by its first byte; empty when it is none we know."""
     if value[:2] in (b"##", b"$$"):
-        return "gbt32960"
-    return "json" if value[:4].lstrip(b"\xef\xbb\xbf \t\r\n")[:1] in (b"{", b"[") else ""
+        return b"gbt32960"
+    return b"json" if value[:4].lstrip(b"\xef\xbb\xbf \t\r\n")[:1] in (b"{", b"[") else b""
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,7 +16,7 @@ from telltale.ingest.write import Written
 def ingested(batch: Prepared, written: Written) -> None:
     """Count a committed batch."""
     for (_, protocol), tally in written.tallies.items():
-        name = batch.protocols[protocol]
+        name = batch.envelopes.protocols[protocol]
         for outcome in ("stored", "partial", "duplicate", "conflicting", "control", "rejected"):
             if count := getattr(tally, outcome):
                 metrics.READINGS.labels(name, outcome).inc(count)

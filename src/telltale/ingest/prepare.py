@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from telltale.decode import Decoder, decoder_for
-from telltale.intake import Envelope, Message, TimeRule, envelope_of, merge, settle_times
+from telltale.intake import Envelopes, Message, TimeRule, envelopes_of, merge, settle_times
 from telltale.records import Decoded, Evidence, Flag, Source, Values, no_reports
 from telltale.store.offsets import Place
 
@@ -42,10 +42,7 @@ class Prepared:
     slices: tuple[Slice, ...]
     messages: Sequence[Message]
     slice_of: NDArray[np.int64]  # per message
-    envelopes: Sequence[Envelope]
-    received_at: NDArray[np.int64]  # µs per message
-    protocols: tuple[str, ...]
-    protocol_of: NDArray[np.int64]  # per message, into `protocols`
+    envelopes: Envelopes  # per message
     decoded: Decoded
     sources: tuple[Source, ...]
 
@@ -55,7 +52,7 @@ class Prepared:
 
     def frame(self, record: int, frame: int) -> bytes:
         """Return the original bytes of one frame of a record."""
-        decoder = decoder_for(self.envelopes[record].protocol)
+        decoder = decoder_for(self.envelopes.protocol(record))
         return decoder.raw_frame(self.value(record), frame) if decoder else self.value(record)
 
 
@@ -72,13 +69,12 @@ def prepare(fetched: Sequence[Fetched], options: Options) -> Prepared:
     """Decode what was fetched into one batch."""
     batch = _undecoded(fetched)
     parts = [
-        _decode(protocol, np.flatnonzero(batch.protocol_of == i), batch, options)
-        for i, protocol in enumerate(batch.protocols)
+        _decode(protocol, np.flatnonzero(batch.envelopes.protocol_of == i), batch, options)
+        for i, protocol in enumerate(batch.envelopes.protocols)
     ]
     decoded, sources = merge(parts)
-    filled = np.array([envelope.filled for envelope in batch.envelopes], bool)
     columns = decoded.reports.rows.columns
-    columns["flags"][filled[decoded.reports.record]] |= int(Flag.ENVELOPE_FILLED)
+    columns["flags"][batch.envelopes.filled[decoded.reports.record]] |= int(Flag.ENVELOPE_FILLED)
     settle_times(columns, options.times)
     return replace(batch, decoded=_without_nameless(decoded, batch), sources=sources)
 
@@ -86,7 +82,7 @@ def prepare(fetched: Sequence[Fetched], options: Options) -> Prepared:
 def set_aside(fetched: Fetched, reason: str, detail: str) -> Prepared:
     """Return a batch that refuses these records without looking inside them."""
     batch = _undecoded([fetched])
-    values = Values([m.value or b"" for m in batch.messages], batch.received_at)
+    values = Values([m.value or b"" for m in batch.messages], batch.envelopes.received_at)
     return replace(batch, decoded=_refuse_all(values, reason, detail))
 
 
@@ -97,17 +93,11 @@ def _undecoded(fetched: Sequence[Fetched]) -> Prepared:
         start = len(messages)
         messages += part.messages
         slices.append(Slice(part.place, part.epoch, part.expected_offset, start, len(messages)))
-    envelopes = [envelope_of(message) for message in messages]
-    protocols = tuple(sorted({envelope.protocol for envelope in envelopes}))
-    number = {protocol: i for i, protocol in enumerate(protocols)}
     return Prepared(
         tuple(slices),
         messages,
         np.repeat(np.arange(len(slices)), [s.stop - s.start for s in slices]),
-        envelopes,
-        np.array([envelope.received_at for envelope in envelopes], np.int64),
-        protocols,
-        np.array([number[envelope.protocol] for envelope in envelopes], np.int64),
+        envelopes_of(messages),
         Decoded(no_reports()),
         (),
     )
@@ -116,7 +106,10 @@ def _undecoded(fetched: Sequence[Fetched]) -> Prepared:
 def _decode(
     protocol: str, numbers: NDArray[np.int64], batch: Prepared, options: Options
 ) -> tuple[Decoded, NDArray[np.int64]]:
-    values = Values([batch.value(i) for i in numbers.tolist()], batch.received_at[numbers])
+    messages = batch.messages
+    values = Values(
+        [messages[i].value or b"" for i in numbers.tolist()], batch.envelopes.received_at[numbers]
+    )
     decoder = decoder_for(protocol)
     if decoder is None:
         return _refuse_all(values, "UNKNOWN_PROTOCOL", f"no decoder for protocol {protocol!r}"), numbers

@@ -80,12 +80,9 @@ class Writer:
 
     async def _source_ids(self, db: Connection, batch: Prepared) -> NDArray[np.int16]:
         reports = batch.decoded.reports
-        gateways = [batch.envelopes[i].gateway for i in reports.record.tolist()]
-        names = sorted(set(gateways))
-        number = {gateway: i for i, gateway in enumerate(names)}
-        pairs = reports.rows.columns["source_id"].astype(np.int64) * len(names) + np.fromiter(
-            (number[gateway] for gateway in gateways), np.int64, len(gateways)
-        )
+        names = batch.envelopes.gateways
+        pairs = reports.rows.columns["source_id"].astype(np.int64) * len(names)
+        pairs += batch.envelopes.gateway_of[reports.record]
         distinct, inverse = np.unique(pairs, return_inverse=True)
         named = [(batch.sources[pair // len(names)], names[pair % len(names)]) for pair in distinct.tolist()]
         ids = await self._registry.source_ids(db, named)
@@ -132,11 +129,11 @@ class Writer:
         if not events:
             return []
         vehicles = await self._registry.vehicle_ids(db, [event.vin.encode() for event in events])
-        sources = [(event.source, batch.envelopes[event.record].gateway) for event in events]
+        sources = [(event.source, batch.envelopes.gateway(event.record)) for event in events]
         ids = await self._registry.source_ids(db, sources)
         outcomes = []
         for event, vehicle, source in zip(events, vehicles.tolist(), sources, strict=True):
-            received = int(batch.received_at[event.record])
+            received = int(batch.envelopes.received_at[event.record])
             observed, time_source, flags = settle_session(event, received, self._times)
             row = readings.SessionRow(event, vehicle, observed, received, time_source, flags, ids[source])
             outcomes.append(await readings.store_session(db, row))
@@ -173,7 +170,7 @@ class Writer:
         for item in batch.decoded.evidence:
             row = rows.get((item.record, item.frame))
             if item.outcome == "rejected":
-                rejects[batch.envelopes[item.record].protocol, item.reason] += 1
+                rejects[batch.envelopes.protocol(item.record), item.reason] += 1
             elif row is None or outcome[row] != Outcome.PARTIAL:
                 continue  # decoded in part, but a copy of what is stored
             letters.append(_letter(batch, item, row))
@@ -246,14 +243,14 @@ def _letter(batch: Prepared, item: Evidence, row: int | None) -> ledger.DeadLett
         message.offset,
         item.frame,
         item.outcome,
-        batch.envelopes[item.record].protocol,
+        batch.envelopes.protocol(item.record),
         item.reason,
         item.detail,
         item.byte_offset,
         None if row is None else int(columns["vehicle_id"][row]),
         None if row is None else int(columns["observed_at"][row]),
         item.raw,
-        int(batch.received_at[item.record]),
+        int(batch.envelopes.received_at[item.record]),
     )
 
 
@@ -269,8 +266,8 @@ def _tallies(
     batch: Prepared, outcome: NDArray[np.int8], sessions: Sequence[str]
 ) -> dict[tuple[int, int], Tally]:
     """Count outcomes by (slice, protocol); every frame seen has one."""
-    protocols = len(batch.protocols)
-    key = batch.slice_of * protocols + batch.protocol_of  # per message
+    protocols = len(batch.envelopes.protocols)
+    key = batch.slice_of * protocols + batch.envelopes.protocol_of  # per message
     size = len(batch.slices) * protocols
     decoded = batch.decoded
     rows = key[decoded.reports.record]
@@ -295,5 +292,5 @@ def _entry(batch: Prepared, key: tuple[int, int], tally: Tally) -> tuple[object,
     place = part.place
     offsets = batch.messages[part.start].offset, batch.messages[part.stop - 1].offset + 1
     counts = (tally.stored, tally.partial, tally.duplicate, tally.conflicting, tally.control, tally.rejected)
-    protocol = batch.protocols[key[1]]
+    protocol = batch.envelopes.protocols[key[1]]
     return (place.cluster, place.topic, place.partition, protocol, *offsets, tally.sent, *counts)
