@@ -78,6 +78,11 @@ def healthy_then(*values: dict[str, Any]) -> list[dict[str, Any]]:
             [("raised", "insulation", "pack", "urgent")],
         ),
         (
+            "a sensor that is never right hides no alarm about something else",
+            [{"insulation_kohm": 5.0, "alarm_level": 3}] * 5,
+            [("raised", "bms_alarm", "vehicle", "watch")],
+        ),
+        (
             "alarm level 3 with a probe over its limit is urgent at once",
             [{"alarm_level": 3, "probes": [250, 650]}],
             [("raised", "thermal_event", "pack", "urgent")],

@@ -263,7 +263,6 @@ def _extremes_differ(batch: Batch) -> Array:
 _EXPLAINING: Final = (
     thermal_event,
     insulation,
-    insulation_sensor,
     cell_overvoltage,
     cell_undervoltage,
     cell_measurement,
@@ -278,7 +277,9 @@ def bms_alarm(ctx: Context) -> Array:
     level = ctx.batch["alarm_level"]
     highest = level >= 3
     if highest.any():
-        explained = np.logical_or.reduce([condition(ctx) >= WATCH for condition in _EXPLAINING])
+        # A sensor that is never right explains an alarm only where the alarm is about insulation.
+        by_sensor = (insulation_sensor(ctx) >= WATCH) & (ctx.flags & INSULATION_BIT != 0)
+        explained = by_sensor | np.logical_or.reduce([find(ctx) >= GENERAL for find in _EXPLAINING])
     else:
         explained = highest
     return _levels(~is_null(level), (HELD, highest), (WATCH, highest & ~explained))
