@@ -17,7 +17,7 @@ from telltale.decode import decoder_for
 from telltale.errors import SettingsError
 from telltale.recordings import load_recording
 from telltale.records import CELL_INVALID, Decoded, Values
-from telltale.replay import Replay, encode_rows, load_timeline, replay, report
+from telltale.replay import LeakAt, Replay, encode_rows, load_timeline, replay, report
 from telltale.simulate.publish import fleet_to_order, publish_fleet
 from telltale.simulate.vin import is_valid
 
@@ -210,3 +210,22 @@ async def test_a_simulated_fleet_reaches_both_topics(kafka: str, topics: Any) ->
     by_topic = Counter(partition.topic for partition, _ in found)
     assert by_topic[settings.live_topic] == sent.live
     assert by_topic[settings.backlog_topic] == sent.backlog
+
+
+@pytest.mark.unit
+def test_a_leak_put_into_a_recording_makes_it_another_vehicle_whose_cell_sags(tmp_path: Path) -> None:
+    days = np.datetime64("2019-04-16T08:00:00", "us") + np.arange(ROWS) * np.timedelta64(86_400, "s")
+    path = recording(tmp_path, ts=pa.array(days), pack_a=[0.0] * ROWS)
+    (plain,), straight = load_timeline(path, Replay())
+    (leaking,), injected = load_timeline(path, Replay(leak=LeakAt(2, mv=40.0, day=10.0)))
+    assert leaking.vin != plain.vin and is_valid(leaking.vin)
+    before, after = (decode(t.values).reports.rows.lists["cells_mv"] for t in (straight, injected))
+    sags = [before.row(day).astype(int) - after.row(day).astype(int) for day in (0, 10)]
+    assert sags[0].tolist() == [0, 0, 0, 0]
+    assert sags[1][[0, 2, 3]].tolist() == [0, 0, 0] and abs(int(sags[1][1]) - 40) <= 1
+
+
+@pytest.mark.unit
+def test_a_leak_in_a_cell_the_car_does_not_have_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match="cells 1 to 4"):
+        load_timeline(recording(tmp_path), Replay(leak=LeakAt(5)))

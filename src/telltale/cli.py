@@ -97,12 +97,18 @@ def replay(
     partitions: Annotated[int | None, typer.Option(min=1, help="make the topics with so many")] = None,
     split_partitions: Annotated[bool, typer.Option("--split-partitions", help="ignore the key")] = False,
     vin_prefix: Annotated[str, typer.Option(help="maker code of the synthetic VINs")] = "L0T",
+    leak_cell: Annotated[
+        int | None, typer.Option(min=1, help="let this cell leak, under another VIN")
+    ] = None,
+    leak_mv: Annotated[float, typer.Option(help="how far it stands below the others at rest ...")] = 40.0,
+    leak_day: Annotated[float, typer.Option(min=0.01, help="... so many days after the first report")] = 14.0,
 ) -> None:
     """Send recorded cars as GB/T 32960 frames: as fast as Kafka takes them, or at a SPEED."""
-    from telltale.replay import Replay, report
+    from telltale.replay import LeakAt, Replay, report
     from telltale.replay import replay as send
 
-    how = Replay(speed, reissued, shuffle, partitions, split_partitions, vin_prefix)
+    leak = None if leak_cell is None else LeakAt(leak_cell, leak_mv, leak_day)
+    how = Replay(speed, reissued, shuffle, partitions, split_partitions, vin_prefix, leak)
     settings = settings_from_environment()
     if not report(asyncio.run(send(settings, path, how)), typer.echo):
         raise typer.Exit(1)
@@ -116,6 +122,7 @@ def simulate(
     interval: Annotated[int, typer.Option(min=1, max=300, help="seconds between reports")] = 30,
     start: Annotated[datetime | None, typer.Option(help="first instant, UTC; default: DAYS ago")] = None,
     fault: Annotated[list[str] | None, typer.Option(help="KIND,vehicle=0,cell=1,size=…,rate=…,day=0")] = None,
+    edition: Annotated[int, typer.Option(help="of GB/T 32960: 2016 or 2025")] = 2016,
     calm: Annotated[bool, typer.Option("--calm", help="no lost networks, retries, broken frames")] = False,
     partitions: Annotated[int | None, typer.Option(min=1, help="make the topics with so many")] = None,
     csv_vehicles: Annotated[Path | None, typer.Option(help="write the vehicles for import here")] = None,
@@ -125,7 +132,7 @@ def simulate(
     from telltale.simulate.publish import fleet_to_order, publish_fleet, write_about
 
     begin = start.replace(tzinfo=UTC) if start else datetime.now(UTC) - timedelta(days=days)
-    spec = fleet_to_order(vehicles, days, seed, interval, begin, fault or [], calm=calm)
+    spec = fleet_to_order(vehicles, days, seed, interval, begin, fault or [], edition=edition, calm=calm)
     write_about(spec, csv_vehicles, truth)
     sent = asyncio.run(publish_fleet(settings_from_environment(), spec, partitions))
     typer.echo(f"{sent.live:,} frames sent live, {sent.backlog:,} reissued to the backlog")

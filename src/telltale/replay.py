@@ -24,6 +24,7 @@ from telltale.decode.gbt32960.encode import encode_reports
 from telltale.errors import EncodeError, SettingsError
 from telltale.recordings import load_recording
 from telltale.records import REPORT_COLUMNS, REPORT_LISTS, Ragged, Rows, empty_ragged, nulls
+from telltale.simulate.inject import inject_leak_deviation
 from telltale.simulate.publish import progress_bar, require_topics
 from telltale.simulate.transit import REALTIME, REISSUED
 from telltale.simulate.vin import PREFIX, vin_of_name
@@ -37,6 +38,15 @@ Message = tuple[bytes | None, bytes, tuple[tuple[str, bytes], ...], None]
 
 
 @dataclass(frozen=True, slots=True)
+class LeakAt:
+    """A leak to inject: its cell (from 1), and how far that stands below the others at rest on which day."""
+
+    cell: int
+    mv: float = 40.0
+    day: float = 14.0  # from the first report
+
+
+@dataclass(frozen=True, slots=True)
 class Replay:
     """How to send recordings. `speed` is a factor on recorded time; None sends as fast as Kafka takes it."""
 
@@ -46,6 +56,7 @@ class Replay:
     partitions: int | None = None  # make the topics with so many, where they do not exist
     split_partitions: bool = False  # one vehicle's frames to all partitions in turn
     vin_prefix: str = PREFIX
+    leak: LeakAt | None = None  # put into every car; such a car gets a VIN of its own
 
 
 @dataclass(slots=True)
@@ -108,7 +119,7 @@ def load_timeline(path: Path, how: Replay) -> tuple[list[Tally], Timeline]:
     tallies: list[Tally] = []
     parts: list[Timeline] = []
     for file in recordings_at(path):
-        car, rows = load_recording(file)
+        car, rows = _prepared(*load_recording(file), how.leak)
         tally = Tally(car, vin_of_name(car, prefix=how.vin_prefix), read=len(rows))
         parts.append(_frames(rows, tally, REISSUED if how.reissued else REALTIME, len(tallies)))
         tallies.append(tally)
@@ -121,6 +132,20 @@ def load_timeline(path: Path, how: Replay) -> tuple[list[Tally], Timeline]:
     if how.shuffle is not None:
         return tallies, whole.take(np.random.default_rng(how.shuffle).permutation(len(whole.values)))
     return tallies, whole.take(np.argsort(whole.after_us, kind="stable"))
+
+
+def _prepared(car: str, rows: Rows, leak: LeakAt | None) -> tuple[str, Rows]:
+    """Return the car as it is, or as it would be with the leak, under a name that says so."""
+    if leak is None:
+        return car, rows
+    most = int(rows.lists["cells_mv"].lengths.max(initial=0))
+    if not 1 <= leak.cell <= most:
+        raise SettingsError(
+            f"replay: {car} has cells 1 to {most}, expected the leak in one of them, got {leak.cell}"
+        )
+    start_us = int(rows.columns["observed_at"].min())
+    leaking = inject_leak_deviation(rows, leak.cell, leak.mv, leak.day, start_us)
+    return f"{car} leaking at {leak.cell} by {leak.mv:g} mV on day {leak.day:g}", leaking
 
 
 def recordings_at(path: Path) -> list[Path]:

@@ -10,7 +10,7 @@ import numpy as np
 
 from telltale.simulate.fleet import Fleet, attributes, draw_fleet, truth
 from telltale.simulate.run import SimulatedFleet
-from telltale.simulate.spec import COMMON_TROUBLE, DAY_S, US, Fault, FaultKind, FleetSpec
+from telltale.simulate.spec import COMMON_TROUBLE, DAY_S, PACK_WIDE, US, Fault, FaultKind, FleetSpec
 from telltale.simulate.transit import Outgoing, Transit, start_transit
 
 HISTORY_DAYS, HISTORY_INTERVAL_S = 15.0, 180
@@ -117,14 +117,13 @@ def _demo_faults(fleet: Fleet) -> tuple[Fault, ...]:
 def _fault(
     kind: FaultKind, vehicle: int, start_us: int, rng: np.random.Generator, *, size: float, rate: float = 0.0
 ) -> Fault:
-    packwide = kind in (FaultKind.INSULATION, FaultKind.COOLING, FaultKind.INSULATION_STUCK)
     return Fault(
         kind,
         vehicle,
         start_us,
         round(size, 1) if size > 1 else size,
         rate,
-        0 if packwide else int(rng.integers(5, 85)),
+        0 if kind in PACK_WIDE else int(rng.integers(5, 85)),
     )
 
 

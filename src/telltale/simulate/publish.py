@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from itertools import islice
 from pathlib import Path
@@ -25,10 +25,11 @@ from telltale.config import Settings
 from telltale.errors import SettingsError
 from telltale.simulate.fleet import draw_fleet, truth, write_attributes
 from telltale.simulate.run import SimulatedFleet
-from telltale.simulate.spec import COMMON_TROUBLE, NO_TROUBLE, US, FleetSpec, parse_fault
+from telltale.simulate.spec import COMMON_TROUBLE, NO_TROUBLE, US, VARIANTS, FleetSpec, parse_fault
 from telltale.simulate.transit import Frame, Outgoing, messages, start_transit
 
 SEND_AT_ONCE = 10_000
+EDITIONS = (2016, 2025)
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,16 +41,32 @@ class Published:
 
 
 def fleet_to_order(
-    vehicles: int, days: float, seed: int, interval_s: int, begin: datetime, faults: list[str], *, calm: bool
+    vehicles: int,
+    days: float,
+    seed: int,
+    interval_s: int,
+    begin: datetime,
+    faults: list[str],
+    *,
+    edition: int = 2016,
+    calm: bool = False,
 ) -> FleetSpec:
-    """Return the fleet an operator asked for. Raises SettingsError when a fault fits no vehicle or cell."""
+    """Return the fleet an operator asked for.
+
+    Raises SettingsError when a fault fits no vehicle or cell, or the edition is none.
+    """
+    if edition not in EDITIONS:
+        raise SettingsError(f"edition {edition}: expected one of {', '.join(map(str, EDITIONS))}")
     start_us = int(begin.timestamp()) * US
     parsed = tuple(parse_fault(text, start_us) for text in faults)
     trouble = NO_TROUBLE if calm else COMMON_TROUBLE
-    spec = FleetSpec(seed, vehicles, start_us, days, interval_s, faults=parsed, trouble=trouble)
+    variants = tuple(replace(variant, edition=edition) for variant in VARIANTS)
+    spec = FleetSpec(
+        seed, vehicles, start_us, days, interval_s, variants=variants, faults=parsed, trouble=trouble
+    )
     smallest = min(variant.cells for variant in spec.variants)
     for fault, text in zip(parsed, faults, strict=True):
-        if not (0 <= fault.vehicle < vehicles and 1 <= fault.cell <= smallest):
+        if not (0 <= fault.vehicle < vehicles and 0 <= fault.cell <= smallest):
             limits = f"vehicle in 0..{vehicles - 1} and cell in 1..{smallest}"
             raise SettingsError(f"fault {text!r}: expected {limits}, got {fault.vehicle} and {fault.cell}")
     return spec

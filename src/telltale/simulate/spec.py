@@ -70,6 +70,9 @@ class FaultKind(StrEnum):
     INSULATION_STUCK = "insulation_stuck"  # the insulation sensor reads size kΩ whatever is the case
 
 
+PACK_WIDE = frozenset((FaultKind.INSULATION, FaultKind.COOLING, FaultKind.INSULATION_STUCK))
+
+
 @dataclass(frozen=True, slots=True)
 class Fault:
     """One fault of one vehicle (index from 0), from one time on."""
@@ -96,8 +99,8 @@ def parse_fault(text: str, start_us: int) -> Fault:
                 raise ValueError(f"{name} is none of {', '.join(numbers)}")
             numbers[name] = float(value)
         begins = start_us + round(numbers["day"] * DAY_S * US)
-        vehicle, cell = int(numbers["vehicle"]), int(numbers["cell"])
-        return Fault(FaultKind(kind), vehicle, begins, numbers["size"], numbers["rate"], cell)
+        cell = 0 if kind in PACK_WIDE else int(numbers["cell"])
+        return Fault(FaultKind(kind), int(numbers["vehicle"]), begins, numbers["size"], numbers["rate"], cell)
     except ValueError as error:
         kinds = ", ".join(FaultKind)
         raise SettingsError(f"fault {text!r}: {error}; expected KIND,vehicle=…,cell=… of {kinds}") from error
