@@ -50,6 +50,7 @@ def page(
                 f"/language?{urlencode({'to': other, 'next': '/' if 'key=' in here else here})}"
             ),
             component=partial(shape.component_words, language),
+            chart_words=partial(shape.chart_words, language),
             **values,
         )
     )

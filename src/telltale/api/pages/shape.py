@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -80,10 +81,14 @@ def cell_of(component: str) -> int | None:
 
 
 def component_words(language: Language, component: str) -> str:
-    """Return a component such as `cell:57` in words."""
-    kind, _, number = component.partition(":")
+    """Return a component such as `cell:57` or `subsystem:2/cell:5` in words."""
+    return " · ".join(_component(language, part) for part in component.split("/"))
+
+
+def _component(language: Language, part: str) -> str:
+    kind, _, number = part.partition(":")
     key = f"component.{kind}"
-    return say(language, key, number=number).strip() if key in catalogue() else component
+    return say(language, key, number=number).strip() if key in catalogue() else part
 
 
 def facts(language: Language, evidence: Mapping[str, Any]) -> list[Fact]:
@@ -157,6 +162,16 @@ def _reason(language: Language, item: Any) -> str:
 def signals_of(detector: str) -> tuple[str, ...]:
     """Return the columns worth a second chart for this detector."""
     return next((columns for part, columns in _SIGNALS if part in detector), USUAL)
+
+
+def chart_words(language: Language, columns: str, cell: int | None) -> str:
+    """Return the words a chart of these columns needs, as JSON for its script."""
+    keys = ("min", "median", "max", "low", "high", "none", "failed")
+    words: dict[str, Any] = {key: say(language, f"chart.{key}") for key in keys}
+    words["time"] = say(language, "time")
+    words["cell"] = say(language, "component.cell", number=cell) if cell else ""
+    words["columns"] = {name: named(language, name) for name in columns.split(",")}
+    return json.dumps(words, ensure_ascii=False)
 
 
 def stretch(alert: Mapping[str, Any]) -> tuple[datetime, datetime]:

@@ -7,10 +7,10 @@
   const FOLLOW_MS = 5000;
   const HEIGHT = 260;
 
-  function axes(unit, width) {
+  function axes(unit) {
     const look = { stroke: css("--soft"), grid: { stroke: css("--grid"), width: 1 }, ticks: { stroke: css("--grid") } };
     return [
-      { ...look, space: 70, values: (u, marks) => marks.map((m, i) => (i % (width < 480 ? 2 : 1) ? "" : hhmm(m))) },
+      { ...look, space: 60, values: (u, marks) => marks.map(hhmm) },
       { ...look, size: 58, label: unit, labelSize: 18, labelGap: 2, values: (u, marks) => marks.map((m) => +m.toFixed(3)) },
     ];
   }
@@ -47,9 +47,8 @@
   }
   function signalPlots(found, words) {
     return Object.entries(found.columns).map(([name, c]) => ({
-      title: name.replace(/_[a-z]+$/, "").replaceAll("_", " "),
-      unit: c.unit,
-      series: [line(`${name} ${words.low}`, "--median", 1.5), line(`${name} ${words.high}`, "--median", 1.5)],
+      unit: `${words.columns[name][0]} (${words.columns[name][1] || c.unit})`,
+      series: [line(words.low, "--median", 1.5), line(words.high, "--median", 1.5)],
       data: [found.t, c.min, c.max],
       bands: [{ series: [2, 1], fill: css("--band") }],
     }));
@@ -70,7 +69,7 @@
         width, height: found.cells ? HEIGHT : 180, legend: { live: true },
         cursor: { drag: { x: true, y: false } },
         scales: { x: { time: true } },
-        axes: axes(plot.unit, width),
+        axes: axes(plot.unit),
         series: [{ label: words.time, value: (u, v) => (v == null ? "–" : telltale.local(v * 1000)) }, ...plot.series],
         bands: plot.bands,
         plugins: [marker(Date.parse(figure.dataset.at) / 1000)],

@@ -1,0 +1,122 @@
+"""Words of the pages: every key in both languages, no text outside the catalogue."""
+
+import re
+from html.parser import HTMLParser
+from importlib import resources
+from pathlib import Path
+from typing import get_args
+
+import pytest
+
+from telltale.api.advice import SEVERITY, advice_for
+from telltale.api.pages.shape import component_words, facts
+from telltale.api.pages.words import catalogue, say
+from telltale.failures import catalogue as failures
+from telltale.store.alerts import Outcome, Severity, State
+
+pytestmark = pytest.mark.unit
+TEMPLATES = sorted((Path(str(resources.files("telltale.api.pages"))) / "templates").glob("*.html"))
+SAID = re.compile(r"\bt\(\s*'([^']+)'\s*([),~])")
+KINDS = ("raised", "escalated", "cleared", "corrected", "acknowledged", "closed")
+# What the keys made of two parts can become.
+ENDS = {
+    "view.": ("todo", "watch", "closed"), "empty.": ("todo", "watch", "closed"), "state.": get_args(State),
+    "outcome.": get_args(Outcome), "kind.": KINDS,
+    "vehicle.": ("variant", "chemistry", "dealer", "plant", "build_date", "in_service_date",
+                 "software_version"),
+}  # fmt: skip
+
+
+def wanted() -> set[str]:
+    found = set()
+    for template in TEMPLATES:
+        for key, after in SAID.findall(template.read_text(encoding="utf-8")):
+            found |= {key + end for end in ENDS[key]} if after == "~" else {key}
+    return found
+
+
+def test_every_key_a_template_says_is_in_the_catalogue() -> None:
+    assert len(wanted()) > 60
+    assert wanted() - set(catalogue()) == set()
+
+
+def test_every_text_exists_in_both_languages_with_the_same_values() -> None:
+    for key, (zh, en) in catalogue().items():
+        assert zh.strip() and en.strip(), key
+        assert set(re.findall(r"{\w+}", zh)) == set(re.findall(r"{\w+}", en)), key
+
+
+def test_every_text_in_the_catalogue_is_used_somewhere() -> None:
+    made_up = ("signal.", "component.", "problem.", "chart.")
+    source = "".join(
+        f.read_text(encoding="utf-8") for f in Path(str(resources.files("telltale.api.pages"))).glob("*.py")
+    )
+    unused = {k for k in set(catalogue()) - wanted() if not k.startswith(made_up) and f'"{k}"' not in source}
+    assert unused - {"yes", "no"} == set()
+
+
+class Text(HTMLParser):
+    """Collects what a reader of the page would read: text, and the attributes that are read aloud."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: list[str] = []
+
+    def handle_data(self, data: str) -> None:
+        self.found.append(data)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.found += [
+            v or "" for k, v in attrs if k in ("title", "alt", "placeholder", "aria-label", "data-new")
+        ]
+
+
+@pytest.mark.parametrize("template", TEMPLATES, ids=lambda path: path.name)
+def test_no_template_holds_a_text_of_its_own(template: Path) -> None:
+    source = re.sub(r"{%.*?%}|{{.*?}}", "", template.read_text(encoding="utf-8"), flags=re.DOTALL)
+    parser = Text()
+    parser.feed(source)
+    assert [text for text in parser.found if re.search(r"[^\W\d_]", text)] == []
+
+
+@pytest.mark.parametrize("template", TEMPLATES, ids=lambda path: path.name)
+def test_no_template_holds_inline_script_or_style(template: Path) -> None:
+    source = template.read_text(encoding="utf-8")
+    assert not re.search(r"<style|\sstyle=|\son\w+=|javascript:|<script(?![^>]*\ssrc=)|https?://", source)
+
+
+def test_every_severity_has_its_words() -> None:
+    assert set(SEVERITY) == set(get_args(Severity))
+    assert {name: words.zh for name, words in SEVERITY.items()} == {
+        "watch": "关注", "general": "一般", "important": "重要", "urgent": "紧急"}  # fmt: skip
+
+
+@pytest.mark.parametrize("detector", sorted(failures))
+def test_every_detector_says_what_to_check_and_what_to_have_ready(detector: str) -> None:
+    for text in (advice_for(detector, {}).zh, advice_for(detector, {}).en):
+        assert text.title and text.why and text.check and text.have_ready
+
+
+def test_advice_in_the_evidence_is_believed_first_and_broken_advice_is_not() -> None:
+    text = {"title": "t", "why": "w", "check": ["c"], "have_ready": ["module 3"]}
+    own = advice_for("insulation", {"advice": {"hv_qualified": True, "zh": text, "en": text}})
+    assert own.en.have_ready == ["module 3"]
+    assert advice_for("insulation", {"advice": {"en": 1}}) == advice_for("insulation", {})
+
+
+def test_components_are_named_in_words() -> None:
+    assert component_words("zh", "cell:57") == "57 号单体"
+    assert component_words("en", "subsystem:2/cell:5") == "Battery subsystem 2 · Cell 5"
+    assert component_words("en", "flux-capacitor") == "flux-capacitor"
+
+
+def test_evidence_is_shown_with_units_and_without_curves() -> None:
+    evidence = {
+        "insulation_ohm_per_v": 81.23456789,
+        "plausible_before": True,
+        "window_at_us": [1, 2],
+        "since_us": 5,
+    }
+    found = [(f.name, f.value, f.unit) for f in facts("en", evidence)]
+    assert found == [("Insulation resistance", "81.2346", "Ω/V"), ("Read well before", "yes", "")]
+    assert say("zh", "yes") == "是"
