@@ -171,7 +171,7 @@ async def test_no_page_is_wider_than_the_screen_and_none_breaks_the_content_poli
     now = datetime.now(UTC).replace(microsecond=0)
     await world.store_reports("D1", pack(now), start=now - timedelta(minutes=60))
     for number, severity in enumerate(("watch", "general", "important")):
-        await world.raise_alert("D1", detector="dcdc_loss", component=f"motor:{number}", severity=severity)
+        await world.raise_alert("D1", detector="dcdc_off", component=f"motor:{number}", severity=severity)
     cell = await world.raise_alert(
         "D1",
         detector="cell_undervoltage",

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
@@ -31,11 +31,13 @@ ROOT = Path(__file__).parents[2]
 nan = float("nan")
 
 
+@settings(deadline=None)
 @given(st.datetimes(timezones=st.just(UTC)), st.uuids())
 def test_a_cursor_brings_back_the_key_it_was_made_of(at: datetime, alert: uuid.UUID) -> None:
     assert cursor.decode(cursor.encode(at, alert)) == (at, alert)
 
 
+@settings(deadline=None)
 @given(st.text(max_size=60))
 def test_any_other_text_as_cursor_is_refused_by_its_own_error(text: str) -> None:
     try:
@@ -73,11 +75,14 @@ def test_a_masked_vin_hides_at_least_the_serial_number(vin: str) -> None:
     assert not vin or mask(vin) != vin
 
 
+@settings(deadline=None)
 @given(
-    arrays.arrays(np.float64, st.integers(1, 200), elements=st.floats(-1e6, 1e6) | st.just(nan)),
-    st.lists(st.integers(0, 5), min_size=200, max_size=200),
+    arrays.arrays(np.float64, st.integers(1, 60), elements=st.floats(-1e6, 1e6) | st.just(nan)),
+    arrays.arrays(np.int64, 60, elements=st.integers(0, 5)),
 )
-def test_buckets_keep_every_extreme_and_no_nan_hides_a_number(values: "np.ndarray", steps: list[int]) -> None:
+def test_buckets_keep_every_extreme_and_no_nan_hides_a_number(
+    values: "np.ndarray", steps: "np.ndarray"
+) -> None:
     numbers = np.cumsum(steps[: len(values)])
     buckets = series.group(numbers)
     low, high, middle = buckets.lowest(values), buckets.highest(values), buckets.median(values)
@@ -104,6 +109,7 @@ def test_cells_are_read_in_volts_with_markers_as_nan_and_split_reports_joined() 
     assert np.isnan(matrix[0, [1, 200]]).all()
 
 
+@settings(deadline=None)
 @given(arrays.arrays(np.float64, (7, 5), elements=st.floats(0, 5) | st.just(nan)))
 def test_the_band_across_cells_is_what_numpy_says_of_the_known_ones(matrix: "np.ndarray") -> None:
     low, median, high = series.across(matrix)

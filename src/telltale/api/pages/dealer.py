@@ -210,7 +210,7 @@ async def vehicle(request: Request, caller: Reader, public_id: UUID) -> Response
     live = datetime.now(UTC) - end < LIVE
     urls = {
         columns: shape.series_url(public_id, columns, end - LIVE, end + timedelta(seconds=1), None)
-        for columns in ("cells", ",".join(shape.USUAL), "cell_temp_max_degc,cell_temp_min_degc")
+        for columns in ("cells", ",".join((*shape.USUAL, "cell_temp_max_degc", "cell_temp_min_degc")))
     }
     return page(
         request,
