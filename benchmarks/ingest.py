@@ -20,6 +20,7 @@ from statistics import median
 
 import asyncpg
 import numpy as np
+
 from benchmarks.stand import (
     Database,
     Stand,
@@ -31,7 +32,6 @@ from benchmarks.stand import (
     worker,
 )
 from benchmarks.traffic import Traffic, fill, late_order, traffic
-
 from telltale.config import Settings
 from telltale.decode import decoder_for
 from telltale.intake import order_by_identity
