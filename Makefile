@@ -6,10 +6,10 @@ UV_VERSION := 0.13.9
 STAMP := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup check test test-kafka demo demo-check bench schemas
+.PHONY: help setup check test test-postgres15 test-kafka demo demo-check bench schemas
 
 help:  ## list the targets
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
+	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
 
 setup: $(STAMP)  ## make .venv with everything locked, and the telltale command in it
 
@@ -29,6 +29,9 @@ check: setup  ## lint, types, import layers, unit tests: before every commit
 test: setup  ## the whole suite on the embedded broker and PostgreSQL
 	$(BIN)/python -m pytest -q -m "not kafka"
 
+
+test-postgres15: setup  ## the store's tests on Debian's PostgreSQL 15 (package postgresql-15)
+	TELLTALE_TEST_POSTGRES=debian15 $(BIN)/python -m pytest -q tests/store -m "not timescaledb"
 
 test-kafka: setup  ## ingest and end-to-end suites on Apache Kafka (needs Java 17 and Maven)
 	TELLTALE_TEST_KAFKA=apache $(BIN)/python -m pytest -q $(wildcard tests/broker tests/ingest tests/e2e)

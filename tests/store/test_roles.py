@@ -67,6 +67,7 @@ async def test_ingest_stores_a_whole_batch_in_one_transaction(database_urls: Dat
         ("score", "UPDATE ingest_offset SET next_offset = 0"),
         ("score", "SELECT * FROM api_key"),
         ("api", "SELECT * FROM report"),
+        ("api", "SELECT * FROM obd_reading"),
         ("api", "SELECT * FROM vehicle_attribute"),
         ("api", "SELECT * FROM dead_letter"),
         ("api", "INSERT INTO vehicle (vin, vin_valid) VALUES ('x', false)"),
