@@ -37,6 +37,18 @@ def version() -> None:
 
 
 @app.command()
+def decode(values: Annotated[list[str], typer.Argument(help="values of frames, in hex")]) -> None:
+    """Show the GB/T 32960 frames in these bytes, one JSON line each, by the wire's names and signs."""
+    import json
+
+    from telltale.decode.gbt32960.describe import describe_value
+
+    for value in values:
+        for found in describe_value(bytes.fromhex(value)):
+            typer.echo(json.dumps(found, ensure_ascii=False))
+
+
+@app.command()
 def ingest() -> None:
     """Take telemetry from Kafka into the database, exactly once, and judge it for safety."""
     from telltale.ingest import run

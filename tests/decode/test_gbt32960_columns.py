@@ -176,6 +176,10 @@ def test_password_of_a_broken_platform_login_is_not_kept() -> None:
     (evidence,) = result.evidence
     assert evidence.reason == "BODY_LENGTH"
     assert b"secret" not in evidence.raw
+    noisy = b"noise" + encode_frame("PLATFORM000000001", 5, body)[:-1] + b"?"
+    (evidence,) = decoded(noisy).evidence
+    assert b"secret" not in evidence.raw
+    assert len(evidence.raw) == len(noisy)
 
 
 def test_fuel_cell_rows_point_at_their_report() -> None:

@@ -101,3 +101,21 @@ def test_every_published_vector_is_accounted_for(vector: dict[str, Any]) -> None
     elif error is not None:
         assert [e.reason for e in result.evidence] == [error]
         assert kept == ("partial_sections" in vector["expect"])
+
+
+@pytest.mark.unit
+@pytest.mark.parametrize(
+    ("change", "error"),
+    [
+        (lambda frame: frame + b"\0", "LENGTH_MISMATCH"),
+        (lambda frame: frame[:24], "TRUNCATED"),
+        (lambda frame: frame[:1], "TRUNCATED"),
+        (lambda frame: b"", "TRUNCATED"),
+        (lambda frame: b"#$" + frame[2:], "BAD_START"),
+        (lambda frame: frame[:-1] + bytes([frame[-1] ^ 1]), "BCC_MISMATCH"),
+    ],
+)
+def test_first_fault_of_an_envelope_names_it(change: Any, error: str) -> None:
+    frame = bytes.fromhex("232307fe4c30545445355431355241303030313031010000b7")
+    assert describe(frame)["ok"]
+    assert describe(change(frame)) == describe(change(frame)) | {"ok": False, "error": error}

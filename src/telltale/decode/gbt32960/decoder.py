@@ -111,7 +111,7 @@ def _reject(frames: Frames, at: int, reason: str, detail: str, byte_offset: int)
         "rejected",
         reason,
         detail,
-        redacted(raw),
+        redacted(raw) if raw[2] == session.PLATFORM_LOGIN else raw,
         byte_offset,
         _vin_text(raw[4:21]),
     )

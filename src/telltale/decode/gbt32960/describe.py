@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from telltale.decode.gbt32960 import session
 from telltale.decode.gbt32960.fields import FAULT_GROUPS, SIGNATURE, Field
-from telltale.decode.gbt32960.frames import EDITION_OF_START, envelope_fault
+from telltale.decode.gbt32960.frames import EDITION_OF_START, envelope_fault, scan
 from telltale.decode.gbt32960.layout import FIRST_SECTION, HEADER, Item, Layout, Part, Placed, walk
 from telltale.decode.gbt32960.times import time_of
 
@@ -90,6 +90,14 @@ def describe(frame: bytes) -> Described:
     if command in session.REPORTS:
         return _report(edition, frame, head, quality)
     return _session(edition, command, unit, head)
+
+
+def describe_value(value: bytes) -> list[Described]:
+    """Return every frame of a value described; a value that holds none is described as a broken one."""
+    found = scan(value).frames
+    if not found:
+        return [describe(value)]
+    return [describe(value[span.start : span.end]) for span in found]
 
 
 def _iso(stamp: bytes) -> str | None:

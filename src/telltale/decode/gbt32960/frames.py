@@ -256,39 +256,52 @@ def _runs(frames: tuple[Span, ...], size: int) -> list[tuple[Span, bool]]:
 
 
 def _refuse(raw: bytes, at: int, record: int, index: int) -> Evidence:
-    reason, offset, detail = envelope_fault(raw)
+    # A run is judged by the frame it begins with; what follows is part of the same loss.
+    reason, offset, detail = envelope_fault(raw[: _claimed(raw)])
     vin = raw[4:21].decode("ascii", "replace").rstrip("\0 ") if reason == "BCC_MISMATCH" else ""
     where = f"gbt32960: {len(raw)} bytes at offset {at} of the value are no frame: {detail}"
     return Evidence(record, index, "rejected", reason, where, redacted(raw), offset, text(vin))
 
 
+def _claimed(raw: bytes) -> int:
+    """Return how many bytes the length field asks for; all there are when there is none."""
+    return ENVELOPE + (raw[22] << 8 | raw[23]) if len(raw) >= ENVELOPE else len(raw)
+
+
 def envelope_fault(raw: bytes) -> tuple[str, int, str]:
-    """Return code, byte offset and detail of what keeps these bytes from being one frame, or "" first."""
+    """Return code, byte offset and detail of what keeps these bytes from being one frame, or "" first.
+
+    Checked in the order start bytes, least length, declared length, BCC.
+    """
     if len(raw) < 2:
         return "TRUNCATED", len(raw), "a frame needs at least 25 bytes"
     if raw[0] != raw[1] or raw[0] not in EDITION_OF_START:
         return "BAD_START", 0, f"expected ## or $$, got {raw[:2].hex()}"
     if len(raw) < ENVELOPE:
         return "TRUNCATED", len(raw), "a frame needs at least 25 bytes"
-    need = ENVELOPE + (raw[22] << 8 | raw[23])
+    need = _claimed(raw)
     if len(raw) < need:
         return "TRUNCATED", len(raw), f"the length field asks for {need} bytes"
+    if len(raw) > need:
+        return "LENGTH_MISMATCH", need, f"expected {need} bytes"
     if need > MAX_UNIT + ENVELOPE:
         return "LENGTH_MISMATCH", 22, f"the length field holds the marker 0x{need - ENVELOPE:X}"
     check = int(np.bitwise_xor.reduce(np.frombuffer(raw, np.uint8, need - 3, 2)))
     if check != raw[need - 1]:
         return "BCC_MISMATCH", need - 1, f"BCC is 0x{raw[need - 1]:02X}, the bytes give 0x{check:02X}"
-    if len(raw) > need:
-        return "LENGTH_MISMATCH", need, f"expected {need} bytes"
     return "", len(raw), ""
 
 
 def redacted(raw: bytes) -> bytes:
-    """Blank the password of a platform login: evidence keeps bytes, never a secret."""
-    if len(raw) <= PASSWORD.start or raw[0] not in EDITION_OF_START or raw[2] != PLATFORM_LOGIN:
-        return raw
-    secret = raw[PASSWORD]
-    return raw[: PASSWORD.start] + b"*" * len(secret) + raw[PASSWORD.start + len(secret) :]
+    """Blank the passwords of platform logins anywhere in these bytes: evidence never keeps a secret."""
+    kept = bytearray(raw)
+    for start in (b"##", b"$$"):
+        at = raw.find(start + bytes([PLATFORM_LOGIN]))
+        while at >= 0:
+            secret = range(at + PASSWORD.start, min(at + PASSWORD.stop, len(raw)))
+            kept[secret.start : secret.stop] = b"*" * len(secret)
+            at = raw.find(start + bytes([PLATFORM_LOGIN]), at + 1)
+    return bytes(kept)
 
 
 def text(raw: str) -> str:
