@@ -91,7 +91,7 @@ def test_messages_carry_protocol_receive_time_and_gateway():
 
 def test_demo_has_a_history_up_to_now_then_a_fire_that_alarms_while_it_is_live():
     now = 1_795_000_000 * US
-    demo = demo_fleet(7, now, vehicles=30, history_days=1.0)
+    demo = demo_fleet(7, now, vehicles=30, history_days=0.4)
     history = [frame for out in demo.history() for frame in (*out.live, *out.backlog)]
     newest = decode(history).reports.rows.columns["observed_at"].max()
     assert now - 600 * US < newest <= now

@@ -24,6 +24,15 @@ from telltale.simulate.vin import synthetic_vin
 
 CAPACITY_SPREAD, RESISTANCE_SPREAD, TOP_SPREAD = 0.005, 0.03, 0.0015
 LOT_CAPACITY_SPREAD, LOT_RESISTANCE_SPREAD = 0.004, 0.04
+NUMBERS = (
+    "cells",
+    "capacity_ah",
+    "cell_mohm",
+    "cell_rc_mohm",
+    "heat_capacity_kj_k",
+    "vehicle_kg",
+    "drag_area_m2",
+)
 TAXI_KM_PER_YEAR, PRIVATE_KM_PER_YEAR = 90_000, 14_000
 
 
@@ -55,13 +64,14 @@ class Fleet:
     age_years: NDArray[np.float64]  # at the start of the simulation
     odometer_km: NDArray[np.float64]
     cells: tuple[Cells, ...]  # one per variant
+    numbers: dict[str, NDArray[np.float64]]  # attribute of the variant, for every vehicle
 
     def __len__(self) -> int:
         return len(self.vin)
 
     def of_variant(self, name: str) -> NDArray[np.float64]:
         """Return a numeric attribute of each vehicle's variant."""
-        return np.array([getattr(v, name) for v in self.spec.variants], np.float64)[self.variant]
+        return self.numbers[name]
 
 
 def draw_fleet(spec: FleetSpec) -> Fleet:
@@ -85,6 +95,7 @@ def draw_fleet(spec: FleetSpec) -> Fleet:
         age,
         np.minimum(age * yearly, 600_000.0),
         tuple(_draw_cells(spec, v, np.nonzero(variant == v)[0], lot) for v in range(len(spec.variants))),
+        {name: np.array([getattr(v, name) for v in spec.variants], np.float64)[variant] for name in NUMBERS},
     )
 
 
