@@ -9,7 +9,7 @@ STAMP := $(VENV)/.ready
 .PHONY: help setup check test test-postgres15 test-kafka demo demo-check bench schemas
 
 help:  ## list the targets
-	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
+	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 18
 
 setup: $(STAMP)  ## make .venv with everything locked, and the telltale command in it
 

@@ -47,13 +47,14 @@ async def _extensions(connection: Connection) -> list[Finding]:
     query = (
         "SELECT name, default_version, installed_version FROM pg_available_extensions WHERE name = ANY ($1)"
     )
-    names = ["timescaledb", "timescaledb_toolkit"]
+    instead = {"timescaledb": "plain partitions are used", "timescaledb_toolkit": "not needed"}
+    names = list(instead)
     offered = {row["name"]: row for row in await connection.fetch(query, names)}
     found = []
     for name in names:
         row = offered.get(name)
         if row is None:
-            found.append(Finding(name, "not on this server: plain partitions are used"))
+            found.append(Finding(name, f"not on this server: {instead[name]}"))
         elif row["installed_version"] is None:
             found.append(Finding(name, f"{row['default_version']} on the server, not in this database"))
         else:
