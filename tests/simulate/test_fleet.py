@@ -157,6 +157,20 @@ def test_insulation_falls_until_the_alarm_and_a_stuck_sensor_never_moves():
     assert set(columns["insulation_kohm"][vehicle == 1]) == {5.0}
 
 
+def test_a_present_without_a_read_past_goes_on_from_where_that_past_ends():
+    spec = replace(SMALL, days=0.5, closing_days=0.1)
+    read, skipped = SimulatedFleet(draw_fleet(spec)), SimulatedFleet(draw_fleet(spec))
+    assert sum(len(chunk) for chunk in read.history()) > 0
+    skipped.skip_history()
+    assert read.packs.state.tobytes() == skipped.packs.state.tobytes()
+    now = spec.end_us + 7 * US
+    odometers = [
+        np.concatenate([chunk.rows.columns["odometer_km"] for chunk in fleet.report(now, 1.0)])
+        for fleet in (read, skipped)
+    ]
+    assert len(odometers[0]) == spec.vehicles and (odometers[0] == odometers[1]).all()
+
+
 def test_live_reports_come_once_per_interval_for_every_vehicle_parked_or_not():
     simulated = SimulatedFleet(draw_fleet(replace(SMALL, vehicles=40, days=0.01)))
     list(simulated.history())

@@ -20,7 +20,7 @@ FIRST_FIRE_AFTER_S = 15
 
 @dataclass(slots=True)
 class DemoFleet:
-    """A fleet with a past and a present; the past has to be read to its end before the present begins."""
+    """A fleet with a past and a present; the same seed and `now_us` give the same past."""
 
     simulated: SimulatedFleet
     transit: Transit
@@ -44,8 +44,10 @@ class DemoFleet:
     def live(self, now_us: int, every_s: float = 5.0) -> Outgoing:
         """Return the frames due now: every vehicle reports once per `every_s`; call it once a second.
 
-        The first call lights a thermal runaway in one vehicle, to begin 15 s later.
+        The first call lives through what was not read of the past, which takes seconds, and lights a thermal
+        runaway in one vehicle, to begin 15 s later.
         """
+        self.simulated.skip_history()
         if not any(fault.kind is FaultKind.THERMAL for fault in self.simulated.fleet.spec.faults):
             self.simulated.add_fault(_fire(self.simulated.fleet, now_us + FIRST_FIRE_AFTER_S * US))
         out = Outgoing()

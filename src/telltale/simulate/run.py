@@ -45,16 +45,24 @@ class SimulatedFleet:
 
     def history(self) -> Iterator[Chunk]:
         """Yield every report up to the end of the spec."""
+        steps = max(1, BLOCK_CELLS // len(self.fleet))
+        for ends, interval_s in self._stretches():
+            for first in range(0, len(ends), steps):
+                yield from self._block(ends[first : first + steps], interval_s)
+
+    def skip_history(self) -> None:
+        """Live through the history without reporting it: the state is the same after."""
+        for ends, _ in self._stretches():
+            for end_us in ends.tolist():
+                self._advance_to(end_us)
+
+    def _stretches(self) -> Iterator[tuple[NDArray[np.int64], int]]:
+        """Yield the times of each stretch of the history that is still to come, with its interval in s."""
         spec = self.fleet.spec
         closing_us = spec.end_us - round(spec.closing_days * DAY_S * US)
-        yield from self._stretch(closing_us, spec.interval_s)
-        yield from self._stretch(spec.end_us, spec.closing_interval_s)
-
-    def _stretch(self, until_us: int, interval_s: int) -> Iterator[Chunk]:
-        step_us, steps = interval_s * US, max(1, BLOCK_CELLS // len(self.fleet))
-        ends = np.arange(self.packs.at_us + step_us, until_us + 1, step_us)
-        for first in range(0, len(ends), steps):
-            yield from self._block(ends[first : first + steps], interval_s)
+        for until_us, interval_s in ((closing_us, spec.interval_s), (spec.end_us, spec.closing_interval_s)):
+            step_us = interval_s * US
+            yield np.arange(self.packs.at_us + step_us, until_us + 1, step_us), interval_s
 
     def _block(self, ends_us: NDArray[np.int64], interval_s: int) -> Iterator[Chunk]:
         trace = np.empty((len(ends_us), len(self.fleet)), TRACE)
