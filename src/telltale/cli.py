@@ -179,6 +179,58 @@ def doctor() -> None:
         raise typer.Exit(1)
 
 
+DataDir = Annotated[Path, typer.Option(help="the one folder everything is kept in")]
+
+
+@app.command()
+def dev(
+    headless: Annotated[bool, typer.Option(help="print one JSON line for scripts, open nothing")] = False,
+    broker: Annotated[str | None, typer.Option(help="bootstrap servers of a real Kafka")] = None,
+    database: Annotated[str | None, typer.Option(help="URL of a real PostgreSQL; it is migrated")] = None,
+    with_demo: Annotated[bool, typer.Option("--demo", help="fill it with a simulated fleet")] = False,
+    data_dir: DataDir = Path(".telltale"),
+) -> None:
+    """Run everything on this machine: broker, database and all workers, until told to stop."""
+    from telltale.dev import desk
+
+    run_until_stopped(
+        lambda settings, stop: desk.run(
+            desk.Wish(data_dir, _verbs(), headless, broker, database, with_demo), settings, stop
+        )
+    )
+
+
+@app.command()
+def demo(
+    headless: Annotated[bool, typer.Option(help="print one JSON line for scripts, open nothing")] = False,
+    check: Annotated[bool, typer.Option(help="stop after a while and hold the demo to its accounts")] = False,
+    seconds: Annotated[float, typer.Option(help="how long --check lets it run")] = 60.0,
+    data_dir: DataDir = Path(".telltale"),
+) -> None:
+    """Show telltale at work: `telltale dev` with a simulated fleet, opened in the browser."""
+    from telltale.dev import desk
+
+    wish = desk.Wish(data_dir, _verbs(), headless, with_demo=True, open_page=not headless)
+    if not check:
+        run_until_stopped(lambda settings, stop: desk.run(wish, settings, stop))
+        return
+    run_until_stopped(lambda settings, stop: desk.check(wish, settings, stop, seconds))
+
+
+@app.command("demo-feed", hidden=True)
+def demo_feed(data_dir: DataDir = Path(".telltale")) -> None:
+    """Feed the demo's fleet; `telltale dev --demo` starts it."""
+    from telltale import demo
+
+    run_until_stopped(lambda settings, stop: demo.run(settings, stop, data_dir))
+
+
+def _verbs() -> frozenset[str]:
+    return frozenset(
+        command.name or command.callback.__name__ for command in app.registered_commands if command.callback
+    )
+
+
 @vehicles.command("import")
 def vehicles_import(
     file: Annotated[Path, typer.Argument(help="CSV: vin, any attributes, optionally valid_from")],

@@ -16,6 +16,7 @@ import numpy as np
 import structlog
 from numpy.typing import NDArray
 
+from telltale import metrics
 from telltale.broker import Consumer, TopicPartition
 from telltale.config import Settings
 from telltale.errors import FencedError, TelltaleError
@@ -42,7 +43,10 @@ RETRY_SHARE: Final = 0.8
 async def run(settings: Settings, stop: asyncio.Event) -> None:
     """Ingest until `stop` is set; raises when it cannot go on."""
     try:
-        async with _worker(settings) as worker:
+        async with (
+            _worker(settings) as worker,
+            await metrics.serve(settings.metrics_port, lambda: worker.ready),
+        ):
             await worker.run(stop)
     except Exception as error:
         if isinstance(error, TelltaleError) or not is_waitable(error):
@@ -98,6 +102,11 @@ class Worker:
         await self._connected()
         await self._consumer.start()
         self._cluster = await self._consumer.cluster_id()
+
+    @property
+    def ready(self) -> bool:
+        """Tell whether this worker could write a batch now."""
+        return self._db is not None and not self._db.is_closed()
 
     async def close(self) -> None:
         """Leave in order: hand partitions back, leave the group, close the connection."""

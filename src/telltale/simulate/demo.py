@@ -35,6 +35,17 @@ class DemoFleet:
         """Return the injected faults."""
         return truth(self.simulated.fleet)
 
+    @property
+    def start_us(self) -> int:
+        """Return when the past begins."""
+        return self.simulated.fleet.spec.start_us
+
+    @property
+    def featured_dealer(self) -> str:
+        """Return the dealer who looks after the vehicle that will catch fire."""
+        fleet = self.simulated.fleet
+        return self.attributes[_fire(fleet, 0).vehicle]["dealer"]
+
     def history(self) -> Iterator[Outgoing]:
         """Yield the frames of the past, some 550 thousand for 200 vehicles."""
         for chunk in self.simulated.history():

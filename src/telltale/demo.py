@@ -1,0 +1,127 @@
+"""The demo's feeder: a simulated fleet, its past through the topics, then its present.
+
+The fleet is the same whenever it is started again on the same folder: its seed and the end of its past stand
+in `demo.json` there. What was delivered is counted in `sent.json`, for the accounting.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Final
+
+import structlog
+
+from telltale.broker import Producer
+from telltale.config import Settings
+from telltale.simulate.demo import DemoFleet, demo_fleet
+from telltale.simulate.transit import Frame, Outgoing, messages
+from telltale.store.pool import connect
+from telltale.store.vehicles import import_vehicles
+
+log = structlog.get_logger("telltale.demo")
+
+SEED: Final = 20_260
+TICK_S: Final = 1.0
+PROTOCOL: Final = "gbt32960"
+
+
+@dataclass(slots=True)
+class Feeder:
+    """Sends frames and keeps count of what was acknowledged."""
+
+    settings: Settings
+    producer: Producer
+    folder: Path
+    sent: Counter[str] = field(default_factory=Counter)
+
+    async def send(self, out: Outgoing) -> None:
+        """Deliver frames to both topics and note how many."""
+        await self._deliver(self.settings.live_topic, out.live)
+        await self._deliver(self.settings.backlog_topic, out.backlog)
+        write_json(self.folder / "sent.json", {"topics": self.topics, "sent": self.sent})
+
+    @property
+    def topics(self) -> list[str]:
+        """Return the topics the counts are about."""
+        return [self.settings.live_topic, self.settings.backlog_topic]
+
+    async def _deliver(self, topic: str, frames: list[Frame]) -> None:
+        if frames:
+            self.sent[PROTOCOL] += await self.producer.send_many(topic, messages(frames))
+
+
+async def run(settings: Settings, stop: asyncio.Event, folder: Path) -> None:
+    """Feed the demo's fleet until `stop` is set. Connects as telltale_owner, to import the vehicles."""
+    memory = _remember(folder / "demo.json")
+    fleet = await asyncio.to_thread(demo_fleet, memory["seed"], memory["past_ends_us"])
+    await _import(settings, fleet)
+    async with Producer(settings.kafka) as producer:
+        feeder = Feeder(settings, producer, folder)
+        await feeder.send(Outgoing())
+        if not memory["past_sent"]:
+            await _past(fleet, feeder, stop)
+            if stop.is_set():
+                return
+            write_json(folder / "demo.json", memory | {"past_sent": True})
+        await _present(fleet, feeder, stop)
+
+
+def featured_dealer(folder: Path) -> str:
+    """Return the dealer whose vehicle catches fire in the demo of this folder."""
+    memory = _remember(folder / "demo.json")
+    return demo_fleet(memory["seed"], memory["past_ends_us"]).featured_dealer
+
+
+async def _past(fleet: DemoFleet, feeder: Feeder, stop: asyncio.Event) -> None:
+    """Send the past; what is under way when told to stop is sent again next time and counts once."""
+    began, history = time.monotonic(), fleet.history()
+    while not stop.is_set() and (out := await asyncio.to_thread(_next, history)) is not None:
+        await feeder.send(out)
+    log.info("past_sent", frames=feeder.sent[PROTOCOL], seconds=round(time.monotonic() - began, 1))
+
+
+async def _present(fleet: DemoFleet, feeder: Feeder, stop: asyncio.Event) -> None:
+    """Send what the fleet reports, second by second."""
+    while not stop.is_set():
+        began = time.monotonic()
+        await feeder.send(await asyncio.to_thread(fleet.live, time.time_ns() // 1000))
+        with_rest = max(0.0, TICK_S - (time.monotonic() - began))
+        try:
+            await asyncio.wait_for(stop.wait(), with_rest)
+        except TimeoutError:
+            continue
+
+
+async def _import(settings: Settings, fleet: DemoFleet) -> None:
+    connection = await connect(settings.database, role_name="demo", timeout_s=settings.database_timeout_s)
+    try:
+        since = datetime.fromtimestamp(fleet.start_us / 1e6, UTC)
+        count = await import_vehicles(connection, fleet.attributes, origin="demo", valid_from=since)
+    finally:
+        await connection.close()
+    log.info("vehicles_imported", vehicles=count)
+
+
+def _next(history: Iterator[Outgoing]) -> Outgoing | None:
+    return next(history, None)
+
+
+def _remember(path: Path) -> dict[str, Any]:
+    """Return the fleet's seed and the end of its past, chosen the first time."""
+    if not path.exists():
+        write_json(path, {"seed": SEED, "past_ends_us": time.time_ns() // 1000, "past_sent": False})
+    return dict(json.loads(path.read_text()))
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Replace a small file as a whole."""
+    fresh = path.with_suffix(".new")
+    fresh.write_text(json.dumps(content))
+    fresh.replace(path)
