@@ -38,3 +38,9 @@ test-kafka: setup  ## ingest and end-to-end suites on Apache Kafka (needs Java 1
 
 schemas: setup  ## write the contracts that are made from code into schemas/
 	$(BIN)/python schemas/write.py
+
+demo: setup  ## a simulated fleet on the embedded engines, opened in the browser
+	$(BIN)/telltale demo
+
+demo-check: setup  ## run the demo for 60 s without a browser, then print its accounts
+	$(BIN)/telltale demo --check --seconds 60 --data-dir .telltale/check

@@ -1,4 +1,4 @@
-"""The demo's feeder: a simulated fleet, its past through the topics, then its present.
+"""The demo's feeder: a simulated fleet, its past and its present through the topics.
 
 The fleet is the same whenever it is started again on the same folder: its seed and the end of its past stand
 in `demo.json` there. What was delivered is counted in `sent.json`, for the accounting.
@@ -41,10 +41,14 @@ class Feeder:
     folder: Path
     sent: Counter[str] = field(default_factory=Counter)
 
-    async def send(self, out: Outgoing) -> None:
-        """Deliver frames to both topics and note how many."""
-        await self._deliver(self.settings.live_topic, out.live)
+    async def send(self, out: Outgoing, *, past: bool = False) -> None:
+        """Deliver frames and note how many; the past goes to the backlog, where it delays nobody."""
+        await self._deliver(self.settings.backlog_topic if past else self.settings.live_topic, out.live)
         await self._deliver(self.settings.backlog_topic, out.backlog)
+        self.note()
+
+    def note(self) -> None:
+        """Write down how many frames have been acknowledged."""
         write_json(self.folder / "sent.json", {"topics": self.topics, "sent": self.sent})
 
     @property
@@ -60,17 +64,14 @@ class Feeder:
 async def run(settings: Settings, stop: asyncio.Event, folder: Path) -> None:
     """Feed the demo's fleet until `stop` is set. Connects as telltale_owner, to import the vehicles."""
     memory = _remember(folder / "demo.json")
-    fleet = await asyncio.to_thread(demo_fleet, memory["seed"], memory["past_ends_us"])
+    fleet = demo_fleet(memory["seed"], memory["past_ends_us"])
     await _import(settings, fleet)
-    async with Producer(settings.kafka) as producer:
+    async with Producer(settings.kafka) as producer, asyncio.TaskGroup() as group:
         feeder = Feeder(settings, producer, folder)
-        await feeder.send(Outgoing())
+        feeder.note()
+        group.create_task(_present(fleet, feeder, stop))
         if not memory["past_sent"]:
-            await _past(fleet, feeder, stop)
-            if stop.is_set():
-                return
-            write_json(folder / "demo.json", memory | {"past_sent": True})
-        await _present(fleet, feeder, stop)
+            group.create_task(_past(memory, feeder, stop))
 
 
 def featured_dealer(folder: Path) -> str:
@@ -79,22 +80,27 @@ def featured_dealer(folder: Path) -> str:
     return demo_fleet(memory["seed"], memory["past_ends_us"]).featured_dealer
 
 
-async def _past(fleet: DemoFleet, feeder: Feeder, stop: asyncio.Event) -> None:
-    """Send the past; what is under way when told to stop is sent again next time and counts once."""
-    began, history = time.monotonic(), fleet.history()
-    while not stop.is_set() and (out := await asyncio.to_thread(_next, history)) is not None:
-        await feeder.send(out)
-    log.info("past_sent", frames=feeder.sent[PROTOCOL], seconds=round(time.monotonic() - began, 1))
+async def _past(memory: dict[str, Any], feeder: Feeder, stop: asyncio.Event) -> None:
+    """Send the past. Told to stop on the way, it is sent as a whole next time: the same bytes count once."""
+    began, frames = time.monotonic(), 0
+    history = demo_fleet(memory["seed"], memory["past_ends_us"]).history()
+    while (out := await asyncio.to_thread(_next, history)) is not None:
+        if stop.is_set():
+            return
+        await feeder.send(out, past=True)
+        frames += len(out)
+    log.info("past_sent", frames=frames, seconds=round(time.monotonic() - began, 1))
+    write_json(feeder.folder / "demo.json", memory | {"past_sent": True})
 
 
 async def _present(fleet: DemoFleet, feeder: Feeder, stop: asyncio.Event) -> None:
-    """Send what the fleet reports, second by second."""
+    """Send what the fleet reports, second by second, while its past is still under way."""
     while not stop.is_set():
         began = time.monotonic()
         await feeder.send(await asyncio.to_thread(fleet.live, time.time_ns() // 1000))
-        with_rest = max(0.0, TICK_S - (time.monotonic() - began))
+        rest_s = max(0.0, TICK_S - (time.monotonic() - began))
         try:
-            await asyncio.wait_for(stop.wait(), with_rest)
+            await asyncio.wait_for(stop.wait(), rest_s)
         except TimeoutError:
             continue
 

@@ -7,6 +7,7 @@ import contextlib
 import fcntl
 import json
 import os
+import secrets
 import sys
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -167,7 +168,7 @@ class Stack:
         if self._plan.broker is None:
             self._broker = launch_broker(self.root / "broker")
             self.kafka = self._broker.address
-            run = time.strftime("%Y%m%dT%H%M%S", time.gmtime())
+            run = f"{time.strftime('%Y%m%dT%H%M%S', time.gmtime())}.{secrets.token_hex(2)}"
             self.live_topic, self.backlog_topic = f"{self.live_topic}.{run}", f"{self.backlog_topic}.{run}"
         else:
             self.kafka = self._plan.broker
