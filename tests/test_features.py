@@ -24,6 +24,7 @@ def pack_at_rest(
     return RestPoints(
         day=np.arange(days),
         frames=np.full(days, 20),
+        cells=np.full(days, CELLS),
         soc_pct=soc_pct,
         temp_degc=np.full(days, 25.0),
         level_mv=3300 + 8 * soc_pct,

@@ -11,13 +11,13 @@ SOC (within 12 %), pair by pair, and the trend of a cell is the median of the sl
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from telltale.fold.segments import Segment
+from telltale.fold.segments import RestSum, Segment
 
 FEATURES_VERSION: Final = 1
 
@@ -68,39 +68,46 @@ class RestPoints:
 
     day: NDArray[np.int64]
     frames: NDArray[np.int64]
+    cells: NDArray[np.int64]  # how many there were
     soc_pct: Floats
     temp_degc: Floats
     level_mv: Floats  # the pack's median cell
-    deviation_mv: Floats  # points x cells; NaN where a cell was not readable
+    deviation_mv: Floats  # points x most cells; NaN where a cell was absent or not readable
 
     def until(self, day: int, days: int) -> RestPoints:
         """Return the points of the last `days` days up to and including `day`."""
-        kept = np.flatnonzero((self.day <= day) & (self.day > day - days))
+        return self.take((self.day <= day) & (self.day > day - days))
+
+    def take(self, kept: NDArray[np.bool_]) -> RestPoints:
+        """Return some of the points."""
         return RestPoints(*(getattr(self, name)[kept] for name in self.__slots__))
+
+    def of_one_pack(self) -> RestPoints:
+        """Return the points with the number of cells that was seen at rest most: others are another pack."""
+        sizes = np.unique(self.cells)
+        if not len(sizes):
+            return self
+        usual = max(sizes, key=lambda size: (self.frames[self.cells == size].sum(), size))
+        kept = self.take(self.cells == usual)
+        return replace(kept, deviation_mv=kept.deviation_mv[:, : int(usual)])
 
 
 def rest_points(days: Iterable[tuple[int, Segment]]) -> RestPoints:
     """Return the rest points of day summaries, given as (vehicle day, segment) in order.
 
-    Of each day the two bands of SOC with most rest count. Where the number of cells changed, the number seen
-    at rest most counts and the other days are left out.
+    Of each day, and number of cells seen on it, the two bands of SOC with most rest count.
     """
-    sums = [(day, key, total) for day, segment in days for key, total in segment.rest.items()]
-    cells = _usual_cells([(key[0], total.frames) for _, key, total in sums])
-    by_day: dict[int, list[tuple[int, int, int]]] = {}
-    for index, (day, key, total) in enumerate(sums):
-        if key[0] == cells and total.frames >= LEAST_FRAMES:
-            by_day.setdefault(day, []).append((-total.frames, key[1], index))
-    chosen = [i for day in sorted(by_day) for _, _, i in sorted(by_day[day])[:BANDS_PER_DAY]]
-    kept = [(sums[i][0], sums[i][2]) for i in chosen]
-    deviation = np.full((len(kept), cells), np.nan)
-    for row, (_, total) in enumerate(kept):
-        enough = total.count >= LEAST_FRAMES
-        deviation[row, enough] = total.deviation[enough] / total.count[enough] / 2
+    kept = [point for day, segment in days for point in _busiest_bands(day, segment)]
     frames = np.array([total.frames for _, total in kept], np.int64)
+    cells = np.array([len(total.count) for _, total in kept], np.int64)
+    deviation = np.full((len(kept), int(cells.max(initial=0))), np.nan)
+    for row, (_, total) in enumerate(kept):
+        enough = np.flatnonzero(total.count >= LEAST_FRAMES)
+        deviation[row, enough] = total.deviation[enough] / total.count[enough] / 2
     return RestPoints(
         day=np.array([day for day, _ in kept], np.int64),
         frames=frames,
+        cells=cells,
         soc_pct=np.array([total.soc for _, total in kept]) / np.maximum(frames, 1) / 10,
         temp_degc=np.array([t.temp / t.temps / 10 if t.temps else np.nan for _, t in kept]),
         level_mv=np.array([total.level for _, total in kept]) / np.maximum(frames, 1) / 2,
@@ -108,11 +115,16 @@ def rest_points(days: Iterable[tuple[int, Segment]]) -> RestPoints:
     )
 
 
-def _usual_cells(seen: list[tuple[int, int]]) -> int:
-    frames: dict[int, int] = {}
-    for cells, count in seen:
-        frames[cells] = frames.get(cells, 0) + count
-    return max(frames, key=lambda cells: (frames[cells], cells), default=0)
+def _busiest_bands(day: int, segment: Segment) -> list[tuple[int, RestSum]]:
+    by_cells: dict[int, list[tuple[int, int, RestSum]]] = {}
+    for (cells, band), total in segment.rest.items():
+        if total.frames >= LEAST_FRAMES:
+            by_cells.setdefault(cells, []).append((-total.frames, band, total))
+    return [
+        (day, total)
+        for cells in sorted(by_cells)
+        for _, _, total in sorted(by_cells[cells], key=lambda found: found[:2])[:BANDS_PER_DAY]
+    ]
 
 
 @dataclass(frozen=True, slots=True)
@@ -217,7 +229,7 @@ def slope_mv_pct(points: RestPoints, soc_pct: float) -> float:
 
 def cell_features(points: RestPoints, day: int) -> dict[str, Floats]:
     """Return COLUMNS as known at the end of `day`: one value per cell, NaN where nothing can be said."""
-    window = points.until(day, LONG_DAYS)
+    window = points.until(day, LONG_DAYS).of_one_pack()
     cells = window.deviation_mv.shape[1]
     if not len(window.day):
         return {name: np.full(cells, np.nan) for name in COLUMNS}

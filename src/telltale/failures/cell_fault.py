@@ -91,10 +91,7 @@ class Episode:
 
 def outside_domain(features: dict[str, Floats]) -> str | None:
     """Return why a vehicle cannot be scored on this day, or None when it can."""
-    cells = len(features[COLUMNS[0]])
-    if cells == 0:
-        return "no_rest"
-    if cells < LEAST_CELLS:
+    if len(features[COLUMNS[0]]) < LEAST_CELLS:
         return "too_few_cells"
     rest_days = features["rest_days"][0]
     if not rest_days >= LEAST_REST_DAYS:
@@ -105,7 +102,12 @@ def outside_domain(features: dict[str, Floats]) -> str | None:
 
 
 def judge_day(points: RestPoints, day: int, score: Scorer, threshold: float) -> DayVerdict:
-    """Return what is known of a vehicle at the end of `day`; later points are not looked at."""
+    """Return what is known of a vehicle at the end of `day`; later points are not looked at.
+
+    A day without rest of its own says nothing new and is not scored: old evidence is not heard twice.
+    """
+    if not (points.day == day).any():
+        return DayVerdict(day, "no_rest")
     features = cell_features(points, day)
     reason = outside_domain(features)
     if reason is not None:
