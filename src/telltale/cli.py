@@ -57,6 +57,56 @@ def ingest() -> None:
 
 
 @app.command()
+def score() -> None:
+    """Fold stored rows into summaries, judge vehicles with the failure models, and raise alerts."""
+    from telltale.score import run
+
+    run_until_stopped(run)
+
+
+@app.command()
+def train(
+    model: Annotated[str, typer.Argument(help="which failure model: cell_fault")],
+    data: Annotated[Path, typer.Option(help="a recorded car (Parquet) or a folder of them")],
+    out: Annotated[Path | None, typer.Option(help="folder for the model; default: <models>/<model>")] = None,
+) -> None:
+    """Train a failure model and write it with its card."""
+    from telltale.train.cell_fault import train as train_cell_fault
+
+    _only_cell_fault(model)
+    folder = out or settings_from_environment().models / model
+    command = f"telltale train {model} --data PATH"
+    card = train_cell_fault(data, folder, command=command, say=typer.echo)
+    typer.echo(f"{model} {card.version} written to {folder}")
+
+
+@app.command()
+def evaluate(
+    model: Annotated[str, typer.Argument(help="which failure model: cell_fault")],
+    data: Annotated[Path, typer.Option(help="a recorded car (Parquet) or a folder of them")],
+    out: Annotated[Path, typer.Option(help="report to write (JSON)")],
+) -> None:
+    """Judge recorded cars with a trained model, as the worker would, and write a report."""
+    import orjson
+
+    from telltale import boosting
+    from telltale.features import FEATURES_VERSION, RANKED_BY
+    from telltale.train.evaluate import evaluate as judge
+
+    _only_cell_fault(model)
+    folder = settings_from_environment().models / model
+    loaded = boosting.load(folder, features=RANKED_BY, features_version=FEATURES_VERSION)
+    report = judge(data, loaded)
+    out.write_bytes(orjson.dumps(report, option=orjson.OPT_INDENT_2))
+    typer.echo(f"{report['rows']} rows, {len(report['episodes'])} episodes: {out}")
+
+
+def _only_cell_fault(model: str) -> None:
+    if model != "cell_fault":
+        raise SettingsError(f"model {model!r}: expected cell_fault")
+
+
+@app.command()
 def resume(topic: str, partition: int, records: int = 10_000) -> None:
     """Let a halted partition go on; it does not halt again within the next RECORDS records."""
     from telltale.store.offsets import resume_partition

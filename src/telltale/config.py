@@ -57,6 +57,17 @@ class Settings(BaseSettings):
     metrics_port: int = Field(
         0, ge=0, le=65535, description="port of /metrics, /healthz and /readyz of a worker; 0 = any free port"
     )
+    score_lease_s: float = Field(
+        60.0, gt=0, description="how long a score worker that went silent keeps its shards of vehicles"
+    )
+    score_quiet_s: float = Field(
+        2.0, ge=0, description="an hour is folded once no new row has come for it for this long"
+    )
+    score_wait_s: float = Field(
+        60.0, ge=0, description="longest time an hour with new rows waits to be folded once it is over"
+    )
+    score_vehicles: int = Field(25, gt=0, description="most vehicles in one transaction of score")
+    score_buckets: int = Field(2_000, gt=0, description="most vehicle hours in one transaction of score")
     models: Path = Field(Path("models"), description="folder of failure models, one folder a model")
     language: str = Field("zh", description="language of pages when the browser names none: zh or en")
     log_format: str = Field("json", description="json or console")

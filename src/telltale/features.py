@@ -61,6 +61,9 @@ COLUMNS: Final = (
     "span_days",  # between the first and the last day of the short window
 )
 
+# What a model ranks by: what a cell did, not the circumstances, which differ between fleets.
+RANKED_BY: Final = COLUMNS[: COLUMNS.index("slope_mv_pct") + 1]
+
 
 @dataclass(frozen=True, slots=True)
 class RestPoints:
@@ -269,5 +272,5 @@ def cell_features(points: RestPoints, day: int) -> dict[str, Floats]:
 
 
 def matrix_of(features: dict[str, Floats]) -> Floats:
-    """Return features as cells x COLUMNS."""
-    return np.column_stack([features[name] for name in COLUMNS])
+    """Return features as cells x RANKED_BY: what a model is given."""
+    return np.column_stack([features[name] for name in RANKED_BY])

@@ -72,6 +72,11 @@ class Frames:
     def __len__(self) -> int:
         return len(self.at_us)
 
+    def part(self, first: int, past: int) -> Frames:
+        """Return the frames from `first` to before `past`."""
+        cut = slice(first, past)
+        return Frames(self.at_us[cut], self.signals[cut], self.state[cut], self.cells[cut])
+
 
 def day_of(at_us: int) -> int:
     """Return the vehicle day (UTC+8) a moment falls on, in days since 1970-01-01."""

@@ -181,7 +181,7 @@ _FLOATS: Final = " || ".join(f"float4send(coalesce(r.{signal.name}, 'NaN'))" for
 _READ: Final = f"""
 SELECT b.vehicle_id, b.hour,
        string_agg(timestamptz_send(r.observed_at) || int4send(r.part) || int4send(r.flags)
-                  || int2send(r.time_source) || int2send(coalesce(r.charging_state, -32768::smallint))
+                  || int2send(r.time_source) || int2send(coalesce(r.charging_state, '-32768'::smallint))
                   || {_FLOATS} || int4send(coalesce(length(r.cells_mv), 0)), ''::bytea) AS fixed,
        string_agg(coalesce(r.cells_mv, ''), ''::bytea) AS cells
 FROM unnest($1::integer[], $2::integer[]) AS b(vehicle_id, hour)

@@ -1,0 +1,1 @@
+"""Offline: recorded and simulated vehicles to models and reports."""
