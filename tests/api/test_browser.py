@@ -9,6 +9,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import asyncpg
 import pytest
 
 pytestmark = pytest.mark.browser
@@ -145,6 +146,25 @@ async def test_the_list_of_a_second_reader_follows_what_the_first_one_does(
     await tab.page.locator(f"#alert-{world.alerts['D1']}").wait_for(state="detached")
     assert await tab.page.locator("#counts .sev-urgent b").inner_text() == "1"
     assert tab.complaints == []
+
+
+async def test_a_write_that_fails_is_said_and_a_stale_one_shows_how_the_alert_stands(
+    browser: Any, server: str, app: Any, world: Any
+) -> None:
+    tab = await open_tab(browser, locale="en-GB")
+    page, alert = tab.page, world.alerts["D1"]
+    await page.goto(f"{server}/login?key={world.keys['same']}")
+    await page.goto(f"{server}/alerts/{alert}")
+    await page.context.set_offline(True)
+    await page.get_by_role("button", name="Acknowledge").click()
+    await page.locator("#failed:not([hidden])").wait_for()
+    await page.context.set_offline(False)
+    admin = await asyncpg.connect(world.urls.admin, timeout=10)  # a change that no event tells of
+    await admin.execute("UPDATE telltale.alert SET version = 2, state = 'acknowledged' WHERE id = $1", alert)
+    await admin.close()
+    await page.get_by_role("button", name="Acknowledge").click()
+    await page.get_by_text("Somebody changed this alert meanwhile").wait_for()
+    await page.locator("#alert .state-acknowledged").wait_for()
 
 
 async def test_the_basic_flow_needs_no_script(browser: Any, server: str, world: Any) -> None:

@@ -211,6 +211,12 @@ async def test_streams_of_strangers_are_refused(server: str, world: Any) -> None
             assert (await client.get("/v1/events", headers=headers)).status_code == 401
 
 
+async def test_every_living_key_may_listen(server: str, world: Any) -> None:
+    for who in ("same", "other", "quality", "ops"):
+        async with listening(server, world.keys[who]) as source:
+            assert [m.event for m in await take(source)] == ["ready"]
+
+
 async def test_a_client_that_left_is_forgotten(server: str, app: Any, world: Any) -> None:
     async with listening(server, world.keys["same"]) as source:
         await take(source)

@@ -64,7 +64,7 @@ async def test_every_route_has_a_row_in_the_matrix(app: Any) -> None:
 async def test_every_route_answers_each_caller_as_the_matrix_says(api: Any, world: Any, who: str) -> None:
     for (method, route), expected in MATRIX.items():
         if route == "/v1/events":
-            continue  # an endless answer: tests/api/test_stream.py asks it
+            continue  # an endless answer: test_stream.py asks it as each caller
         plain = route.replace("{name:path}", "x")
         path = plain.format(alert_id=world.alerts["D1"], public_id=world.vehicles["D1"][1], digest="0")
         options: dict[str, Any] = {"headers": {"If-Match": "1"}}

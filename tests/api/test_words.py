@@ -97,11 +97,15 @@ def test_every_detector_says_what_to_check_and_what_to_have_ready(detector: str)
         assert text.title and text.why and text.check and text.have_ready
 
 
-def test_advice_in_the_evidence_is_believed_first_and_broken_advice_is_not() -> None:
-    text = {"title": "t", "why": "w", "check": ["c"], "have_ready": ["module 3"]}
-    own = advice_for("insulation", {"advice": {"hv_qualified": True, "zh": text, "en": text}})
-    assert own.en.have_ready == ["module 3"]
-    assert advice_for("insulation", {"advice": {"en": 1}}) == advice_for("insulation", {})
+def test_what_the_detector_wrote_into_the_evidence_is_believed_before_the_table() -> None:
+    own = {
+        "title": {"zh": "弱", "en": "weak"},
+        "ready": [{"zh": "模组 3", "en": "module 3"}],
+        "check": "nonsense",
+    }
+    found, table = advice_for("insulation", own), advice_for("insulation", {})
+    assert (found.en.title, found.zh.have_ready) == ("weak", ["模组 3"])
+    assert (found.en.check, found.zh.why) == (table.en.check, table.zh.why)
 
 
 def test_components_are_named_in_words() -> None:
@@ -120,3 +124,30 @@ def test_evidence_is_shown_with_units_and_without_curves() -> None:
     found = [(f.name, f.value, f.unit) for f in facts("en", evidence)]
     assert found == [("Insulation resistance", "81.2346", "Ω/V"), ("Read well before", "yes", "")]
     assert say("zh", "yes") == "是"
+
+
+def test_evidence_in_two_languages_is_shown_in_the_readers() -> None:
+    evidence = {"service_unit": {"zh": "模组 3", "en": "module 3", "cells": [1, 2]}, "trend_mv_day": -1.25}
+    found = [(f.name, f.value, f.unit) for f in facts("zh", evidence)]
+    assert found == [("维修单元", "模组 3", ""), ("趋势", "-1.25", "mV/d")]
+
+
+def luminance(colour: str) -> float:
+    parts = [int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)]
+    red, green, blue = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in parts]
+    return 0.2126 * red + 0.7152 * green + 0.0722 * blue
+
+
+@pytest.mark.parametrize("theme", [0, 1], ids=["light", "dark"])
+def test_text_stands_out_from_its_ground_as_wcag_aa_asks(theme: int) -> None:
+    css = (Path(str(resources.files("telltale.api"))) / "static" / "app.css").read_text(encoding="utf-8")
+    colours = dict(
+        re.findall(r"--([\w-]+): (#[0-9a-f]{6})", re.findall(r":root {(.*?)}", css, flags=re.DOTALL)[theme])
+    )
+    pairs = [(ink, ground) for ink in ("ink", "soft", "link") for ground in ("paper", "card")]
+    pairs += [(s, f"{s}-bg") for s in ("urgent", "important", "general", "watch")] + [
+        ("accent-ink", "accent")
+    ]
+    for ink, ground in [*pairs, ("ok", "card")]:
+        high, low = sorted((luminance(colours[ink]), luminance(colours[ground])), reverse=True)
+        assert (high + 0.05) / (low + 0.05) >= 4.5, (ink, ground)

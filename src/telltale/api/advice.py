@@ -1,7 +1,7 @@
 """What to do about an alert, by detector, in both languages: from the table of failure modes.
 
-A detector that knows more than its table (a failure model that knows the pack's service unit) writes
-`advice` into the evidence, in the same shape, and is believed first.
+A detector that knows more than its table (a failure model that knows the pack's service unit) writes `title`,
+`check` and `ready` into the evidence, each text as {"zh": ..., "en": ...}, and is believed first.
 """
 
 from __future__ import annotations
@@ -9,8 +9,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from functools import cache
 from typing import Any, Final
-
-from pydantic import ValidationError
 
 from telltale.api.models import Advice, AdviceText, Words
 from telltale.failures import SEVERITY_WORDS, FailureText, catalogue
@@ -41,12 +39,32 @@ UNKNOWN: Final = FailureText(
 
 def advice_for(detector: str, evidence: Mapping[str, Any]) -> Advice:
     """Return what an alert means, what to check in which order and what to have ready."""
-    if "advice" in evidence:
-        try:
-            return Advice.model_validate(evidence["advice"])
-        except ValidationError:
-            pass  # written by another version: the table is there for every version
-    return _from_table(detector)
+    advice = _from_table(detector)
+    return Advice(
+        hv_qualified=advice.hv_qualified,
+        zh=_told(evidence, "zh", advice.zh),
+        en=_told(evidence, "en", advice.en),
+    )
+
+
+def _told(evidence: Mapping[str, Any], language: str, table: AdviceText) -> AdviceText:
+    """Return the table's words, and over them those that the detector wrote into the evidence."""
+    title = _text_in(evidence.get("title"), language)
+    return AdviceText(
+        title=title or table.title,
+        why=table.why,
+        check=_texts_in(evidence.get("check"), language) or table.check,
+        have_ready=_texts_in(evidence.get("ready"), language) or table.have_ready,
+    )
+
+
+def _texts_in(found: object, language: str) -> list[str]:
+    return [text for item in found if (text := _text_in(item, language))] if isinstance(found, list) else []
+
+
+def _text_in(found: object, language: str) -> str | None:
+    text = found.get(language) if isinstance(found, Mapping) else None
+    return text if isinstance(text, str) else None
 
 
 @cache

@@ -40,6 +40,7 @@ VIEWS: Final[dict[View, AlertFilter]] = {
     "closed": AlertFilter(("closed",)),
 }
 LIVE: Final = timedelta(minutes=30)
+FOLLOWED: Final = timedelta(hours=3)  # a longer chart does not move visibly, and is dear to read again
 
 
 async def reader(request: Request) -> Caller:
@@ -189,7 +190,7 @@ def _alert_page(
         facts=shape.facts(language, found["evidence"]),
         charts=urls,
         cell=cell,
-        live=datetime.now(UTC) < end,
+        live=datetime.now(UTC) < end and end - start <= FOLLOWED,
         outcomes=get_args(Outcome),
         once=uuid4(),
         conflict=conflict,

@@ -19,8 +19,7 @@ LONGEST: Final = timedelta(days=7)
 _CELL: Final = re.compile(r"cell:(\d{1,4})")
 _UNITS: Final = {
     "ohm_per_v": "Ω/V",
-    "km_per_h": "km/h",
-    "degc_per_min": "°C/min",
+    "mv_day": "mV/d",
     "kohm": "kΩ",
     "degc": "°C",
     "pct": "%",
@@ -97,14 +96,20 @@ def facts(language: Language, evidence: Mapping[str, Any]) -> list[Fact]:
 
 
 def _elsewhere(key: str) -> bool:
-    return key in {"advice", "reasons", "window", "gap_s"} or key.startswith("window_") or key.endswith("_us")
+    return (
+        key in {"title", "check", "ready", "reasons", "window", "gap_s"}
+        or key.startswith("window_")
+        or key.endswith("_us")
+    )
 
 
 def _facts(language: Language, found: Mapping[str, Any], above: str) -> Iterator[Fact]:
     for key, value in found.items():
         name, unit = named(language, key)
         full = f"{above} · {name}" if above else name
-        if isinstance(value, Mapping):
+        if isinstance(value, Mapping) and isinstance(value.get(language), str):
+            yield Fact(full, value[language])
+        elif isinstance(value, Mapping):
             yield from _facts(language, value, full)
         elif isinstance(value, list) and (len(value) > 8 or any(isinstance(v, list | dict) for v in value)):
             continue  # a curve belongs in the chart

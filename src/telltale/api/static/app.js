@@ -22,6 +22,14 @@
   showLocalTimes(document);
   document.addEventListener("htmx:load", (event) => showLocalTimes(event.detail.elt.parentNode || document));
 
+  const failed = document.getElementById("failed");
+  function sayFailed(event) {
+    failed.textContent = failed.dataset.text;
+    failed.hidden = event.type === "htmx:beforeRequest";
+  }
+  for (const name of ["htmx:responseError", "htmx:sendError", "htmx:beforeRequest"])
+    document.addEventListener(name, sayFailed);
+
   const list = document.querySelector("ol[data-live]");
   const alert = document.querySelector("#alert[data-alert]");
   const sign = document.getElementById("live");
