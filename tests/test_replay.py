@@ -14,7 +14,8 @@ from pyarrow import parquet
 from telltale.broker import Consumer, Record, TopicPartition
 from telltale.config import Settings
 from telltale.decode import decoder_for
-from telltale.errors import SettingsError
+from telltale.embedded import start_broker
+from telltale.errors import SettingsError, WaitableError
 from telltale.recordings import load_recording
 from telltale.records import CELL_INVALID, Decoded, Values
 from telltale.replay import LeakAt, Replay, encode_rows, load_timeline, replay, report
@@ -229,3 +230,14 @@ def test_a_leak_put_into_a_recording_makes_it_another_vehicle_whose_cell_sags(tm
 def test_a_leak_in_a_cell_the_car_does_not_have_is_refused(tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match="cells 1 to 4"):
         load_timeline(recording(tmp_path), Replay(leak=LeakAt(5)))
+
+
+async def test_a_broker_that_is_gone_is_named(tmp_path: Path) -> None:
+    broker = tmp_path / "broker"
+    broker.mkdir()
+    path = recording(tmp_path)
+    with start_broker(broker) as bootstrap:
+        settings = Settings(kafka=bootstrap)
+        await replay(settings, path, Replay(partitions=1))
+    with pytest.raises(WaitableError, match="no broker answers"):
+        await replay(settings, path, Replay())

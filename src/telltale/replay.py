@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from telltale.broker import Producer
 from telltale.config import Settings
 from telltale.decode.gbt32960.encode import encode_reports
-from telltale.errors import EncodeError, SettingsError
+from telltale.errors import EncodeError, SettingsError, WaitableError
 from telltale.recordings import load_recording
 from telltale.records import REPORT_COLUMNS, REPORT_LISTS, Ragged, Rows, empty_ragged, nulls
 from telltale.simulate.inject import inject_leak_deviation
@@ -107,11 +107,22 @@ async def replay(settings: Settings, path: Path, how: Replay) -> list[Tally]:
             )
             for batch in _batches(timeline, how.speed):
                 await asyncio.sleep(max(0.0, batch.due - time.monotonic()))
-                await producer.send_many(topic, _messages(timeline, batch, how))
+                await _deliver(producer, topic, timeline, batch, how)
                 for car, count in enumerate(np.bincount(timeline.car[batch.first : batch.last])):
                     tallies[car].sent += int(count)
                 progress.advance(task, batch.last - batch.first)
     return tallies
+
+
+async def _deliver(producer: Producer, topic: str, timeline: Timeline, batch: _Batch, how: Replay) -> None:
+    try:
+        await producer.send_many(topic, _messages(timeline, batch, how))
+    except WaitableError as error:
+        raise WaitableError(
+            f"replay stopped: {batch.first:,} of {len(timeline.values):,} frames were delivered, of the next "
+            f"{batch.last - batch.first:,} some may be. Replay again, what is stored counts once: {error}",
+            error.retry_after_s,
+        ) from error
 
 
 def load_timeline(path: Path, how: Replay) -> tuple[list[Tally], Timeline]:
