@@ -29,7 +29,6 @@ check: setup  ## lint, types, import layers, unit tests: before every commit
 test: setup  ## the whole suite on the embedded broker and PostgreSQL
 	$(BIN)/python -m pytest -q -m "not kafka"
 
-
 test-postgres15: setup  ## the store's tests on Debian's PostgreSQL 15 (package postgresql-15)
 	TELLTALE_TEST_POSTGRES=debian15 $(BIN)/python -m pytest -q tests/store -m "not timescaledb"
 
