@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import os
 import socket
 import time
@@ -28,7 +29,7 @@ from telltale.ingest.safety import SafetyLane
 from telltale.ingest.write import Writer, Written
 from telltale.intake import BadWindow, Message, TimeRule, per_partition
 from telltale.store import offsets, safety
-from telltale.store.pool import Connection, connect, is_waitable
+from telltale.store.pool import Connection, InterfaceError, connect, is_waitable
 
 log = structlog.get_logger("telltale.ingest")
 
@@ -138,7 +139,7 @@ class Worker:
         try:
             return await self._next()
         except Exception as error:
-            if not is_waitable(error, self._db):
+            if not self._may_pass(error):
                 raise
             log.warning("kafka or database not available, waiting", error=f"{type(error).__name__}: {error}")
             await asyncio.sleep(getattr(error, "retry_after_s", 1.0))
@@ -217,8 +218,7 @@ class Worker:
                 offset=offset,
             )
             return generation, set_aside(suspect, "KILLED_WORKER", detail)
-        async with self._database:
-            db = await self._connected()
+        async with self._session() as db:
             await offsets.mark_suspect(db, suspect.place, suspect.epoch, offset)
         return generation, await asyncio.to_thread(prepare, [suspect], self._options)
 
@@ -234,38 +234,41 @@ class Worker:
         if await self._halts(batch):
             return
         deadline = time.monotonic() + RETRY_SHARE * self._settings.max_poll_interval_s
-        wait_s = 0.1
-        while True:
+        for attempt in itertools.count():
             try:
-                async with self._database:
-                    written = await self._commit(batch)
+                async with self._session() as db:
+                    written = await self._commit(db, batch, again=attempt > 0)
                 break
             except FencedError as error:
                 log.warning("batch dropped", reason=str(error))
                 meter.dropped(batch)
-                await self._start_over(batch)
+                await self._start_over()
                 return
             except Exception as error:
-                if not is_waitable(error, self._db):
-                    raise
-                if time.monotonic() + wait_s > deadline:
-                    raise TelltaleError(
-                        "ingest: the database has taken no batch for most of the poll interval, last answer: "
-                        f"{type(error).__name__}: {error}; nothing is lost, start again when it is back"
-                    ) from error
-                log.warning(
-                    "database not available, waiting", error=f"{type(error).__name__}: {error}", wait_s=wait_s
-                )
-                self._writer.forget_partitions()
-                await asyncio.sleep(wait_s)
-                wait_s = min(wait_s * 2, 5.0)
+                await self._wait_out(error, deadline, min(0.1 * 2**attempt, 5.0))
         self._committed(batch, written)
 
-    async def _commit(self, batch: Prepared) -> Written | None:
+    async def _wait_out(self, error: Exception, deadline: float, wait_s: float) -> None:
+        """Wait before a batch is tried again, or raise: not to be waited out, or waited for long enough."""
+        said = f"{type(error).__name__}: {error}"
+        if not self._may_pass(error):
+            raise error
+        if time.monotonic() + wait_s > deadline:
+            raise TelltaleError(
+                "ingest: the database has taken no batch for most of the poll interval, last answer: "
+                f"{said}; nothing is lost, start again when it is back"
+            ) from error
+        log.warning("database not available, waiting", error=said, wait_s=wait_s)
+        self._writer.forget_partitions()
+        await asyncio.sleep(wait_s)
+
+    def _may_pass(self, error: Exception) -> bool:
+        """Tell whether an error may pass by itself; a connection dropped for it counts as closed."""
+        return is_waitable(error) or (self._db is None and isinstance(error, InterfaceError))
+
+    async def _commit(self, db: Connection, batch: Prepared, *, again: bool) -> Written | None:
         """Write once; None when an earlier try turns out to have been committed."""
-        reconnected = self._db is None or self._db.is_closed()
-        db = await self._connected()
-        if reconnected:
+        if again:
             held = {part.place: part.epoch for part in batch.slices}
             reached = await offsets.offsets(db, list(held))
             ends = {part.place: batch.messages[part.stop - 1].offset + 1 for part in batch.slices}
@@ -303,17 +306,16 @@ class Worker:
             f"{window.bad} of the last {window.seen} frames were rejected ({', '.join(reasons[:5])}); "
             f"look at them and go on with: telltale resume {place.topic} {place.partition}"
         )
-        async with self._database:
-            await offsets.halt(await self._connected(), place, partition.epoch, reason)
+        async with self._session() as db:
+            await offsets.halt(db, place, partition.epoch, reason)
         partition.halt_reason = reason
         log.error("partition halted", topic=place.topic, partition=place.partition, reason=reason)
-        await self._start_over(batch)
+        await self._start_over()
 
-    async def _start_over(self, batch: Prepared) -> None:
+    async def _start_over(self) -> None:
         """Forget batches under way and read on from where the database stands."""
         self._generation += 1
-        async with self._database:
-            db = await self._connected()
+        async with self._session() as db:
             reached = await offsets.offsets(db, [p.place for p in self._held.values()])
         for tp, partition in list(self._held.items()):
             epoch, next_offset = reached.get(partition.place, (-1, 0))
@@ -330,11 +332,10 @@ class Worker:
         """Take these partitions over in the database, then read on from the offset stored there."""
         self._cluster = self._cluster or await self._consumer.cluster_id()
         self._untaken = set(assigned)
-        async with self._database:
-            await self._take_over(assigned)
+        async with self._session() as db:
+            await self._take_over(db, assigned)
 
-    async def _take_over(self, assigned: Sequence[TopicPartition]) -> None:
-        db = await self._connected()
+    async def _take_over(self, db: Connection, assigned: Sequence[TopicPartition]) -> None:
         self._generation += 1
         window = BadWindow(self._settings.halt_window, self._settings.halt_bad_share)
         ordered = sorted(assigned)
@@ -373,21 +374,38 @@ class Worker:
             meter.held(self._held, {tp: self._consumer.lag(tp, at) for tp, at in offsets.items()})
         if now - self._pace.halt_poll > HALT_POLL_S:
             self._pace.halt_poll = now
-            if self._untaken:
-                async with self._database:
-                    await self._take_over(sorted(self._untaken & self._consumer.assignment))
+            if missed := sorted(self._untaken & self._consumer.assignment):
+                async with self._session() as db:
+                    await self._take_over(db, missed)
             await self._poll_halted()
 
     async def _poll_halted(self) -> None:
         for tp, partition in list(self._held.items()):
             if partition.halt_reason is None:
                 continue
-            async with self._database:
-                allowed = await offsets.allowed_until(await self._connected(), partition.place)
+            async with self._session() as db:
+                allowed = await offsets.allowed_until(db, partition.place)
             if allowed is not None:
                 partition.halt_reason, partition.allow_until_offset = None, allowed
                 partition.window = BadWindow(self._settings.halt_window, self._settings.halt_bad_share)
                 log.info("partition goes on", topic=tp.topic, partition=tp.partition)
+
+    @contextlib.asynccontextmanager
+    async def _session(self) -> AsyncIterator[Connection]:
+        """Lend the connection to one user at a time; one on which something failed is not used again.
+
+        A session that the server has ended may not look closed yet, and would hang whoever came next.
+        """
+        async with self._database:
+            try:
+                yield await self._connected()
+            except FencedError:  # said by an intact server
+                raise
+            except BaseException:
+                if self._db is not None:
+                    self._db.terminate()
+                    self._db = None
+                raise
 
     async def _connected(self) -> Connection:
         """Return the worker's connection, a new one when the old is gone; its backend is then made known."""

@@ -52,7 +52,7 @@ _TERMINATE: Final = """
 SELECT pg_terminate_backend(o.backend_pid, 2000)
 FROM ingest_offset o JOIN pg_stat_activity a ON a.pid = o.backend_pid AND a.backend_start = o.backend_start
 WHERE o.cluster = $1 AND o.topic = $2 AND o.partition = ANY($3) AND o.backend_pid <> pg_backend_pid()
-  AND a.usename = current_user
+  AND a.usename = current_user AND o.worker NOT IN ('', $4)  -- who left in order keeps its connection
 """
 _REGISTER: Final = """
 INSERT INTO ingest_offset (cluster, topic, partition) SELECT $1, $2, unnest($3::int[]) ON CONFLICT DO NOTHING
@@ -69,8 +69,8 @@ RETURNING partition, epoch, next_offset, attempts, suspect_offset, suspect_tries
     allow_until_offset
 """
 _RELEASE: Final = """
-UPDATE ingest_offset SET worker = '', attempts = 0, suspect_offset = NULL, suspect_tries = 0,
-    updated_at = now()
+UPDATE ingest_offset SET worker = '', backend_pid = NULL, attempts = 0, suspect_offset = NULL,
+    suspect_tries = 0, updated_at = now()
 WHERE cluster = $1 AND topic = $2 AND partition = $3 AND epoch = $4
 """
 _ADOPT: Final = """
@@ -116,7 +116,7 @@ async def take_over(
     """
     parts = sorted(partitions)
     await db.execute(_REGISTER, cluster, topic, parts)
-    await db.execute(_TERMINATE, cluster, topic, parts)
+    await db.execute(_TERMINATE, cluster, topic, parts, worker)
     rows = await db.fetch(_TAKE_OVER, cluster, topic, parts, worker)
     return [
         Held(

@@ -52,6 +52,8 @@ def is_waitable(exc: BaseException, connection: Connection | None = None) -> boo
     state = sqlstate_of(exc)
     if state is not None:
         return state[:2] in WAITABLE_CLASSES or state in WAITABLE_STATES
+    if isinstance(exc, asyncpg.InternalClientError):  # the server ended the session in mid-operation
+        return True
     return isinstance(exc, asyncpg.InterfaceError) and connection is not None and connection.is_closed()
 
 
