@@ -8,13 +8,11 @@ import signal
 import subprocess
 import sys
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
+from tests.servers.stack import alive, described, start, status
 
 
 @pytest.fixture
@@ -29,38 +27,6 @@ def dev(folder: Path) -> Iterator[subprocess.Popen[str]]:
     if process.poll() is None:
         process.kill()
         process.wait()
-
-
-def start(folder: Path) -> subprocess.Popen[str]:
-    environment = {k: v for k, v in os.environ.items() if not k.startswith("TELLTALE_")}
-    return subprocess.Popen(
-        [sys.executable, "-m", "telltale", "dev", "--headless", "--data-dir", str(folder)],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        text=True,
-        env=environment | {"HOME": str(folder.parent / "home")},
-    )
-
-
-def described(process: subprocess.Popen[str]) -> dict[str, Any]:
-    assert process.stdout is not None
-    return dict(json.loads(process.stdout.readline()))
-
-
-def status(url: str, key: str = "") -> int:
-    request = urllib.request.Request(url, headers={"Authorization": f"Bearer {key}"} if key else {})  # noqa: S310
-    try:
-        with urllib.request.urlopen(request, timeout=5) as answer:  # noqa: S310
-            return int(answer.status)
-    except urllib.error.HTTPError as error:
-        return error.code
-
-
-def alive(pid: int) -> bool:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except FileNotFoundError:
-        return False
 
 
 def test_it_says_where_all_is_restarts_a_killed_worker_and_leaves_nothing_running(
@@ -129,6 +95,21 @@ def test_a_second_dev_on_the_same_folder_is_refused_in_one_line(
     assert second.returncode == 1
     assert second.stdout == ""
     assert "is in use by another telltale" in second.stderr.splitlines()[-1]
+
+
+def test_engines_that_are_given_are_used_and_left_running(
+    kafka: str, empty_database_url: str, folder: Path
+) -> None:
+    process = start(folder, "--broker", kafka, "--database", empty_database_url)
+    try:
+        said = described(process)
+        assert (said["kafka"], said["database"]) == (kafka, empty_database_url)
+        assert said["topics"] == {"live": "telltale.telemetry.v1", "backlog": "telltale.backlog.v1"}
+        assert status(f"{said['api']}/v1/alerts", said["dealer"]) == 200
+        assert not (folder / "postgres").exists()
+    finally:
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(timeout=20) == 0
 
 
 def await_other_pid(state: Path, worker: str, old: int) -> int:
