@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import logging
+import os
 import signal
 import sys
 from collections.abc import Awaitable, Callable
@@ -246,7 +248,8 @@ def dev(
     run_until_stopped(
         lambda settings, stop: desk.run(
             desk.Wish(data_dir, _verbs(), headless, broker, database, with_demo), settings, stop
-        )
+        ),
+        logging.WARNING,
     )
 
 
@@ -260,11 +263,11 @@ def demo(
     """Show telltale at work: `telltale dev` with a simulated fleet, opened in the browser."""
     from telltale.dev import desk
 
-    wish = desk.Wish(data_dir, _verbs(), headless, with_demo=True, open_page=not headless)
+    wish = desk.Wish(data_dir, _verbs(), headless, with_demo=True, open_page=not headless and _has_screen())
     if not check:
-        run_until_stopped(lambda settings, stop: desk.run(wish, settings, stop))
+        run_until_stopped(lambda settings, stop: desk.run(wish, settings, stop), logging.WARNING)
         return
-    run_until_stopped(lambda settings, stop: desk.check(wish, settings, stop, seconds))
+    run_until_stopped(lambda settings, stop: desk.check(wish, settings, stop, seconds), logging.WARNING)
 
 
 @app.command("demo-feed", hidden=True)
@@ -273,6 +276,11 @@ def demo_feed(data_dir: DataDir = Path(".telltale")) -> None:
     from telltale import demo
 
     run_until_stopped(lambda settings, stop: demo.run(settings, stop, data_dir))
+
+
+def _has_screen() -> bool:
+    """Tell whether a browser would open in a window: on a server a text browser would take the terminal."""
+    return sys.platform in ("darwin", "win32") or bool({"DISPLAY", "WAYLAND_DISPLAY"} & os.environ.keys())
 
 
 def _verbs() -> frozenset[str]:
@@ -305,7 +313,9 @@ def settings_from_environment() -> Settings:
         raise SettingsError("; ".join(faults)) from error
 
 
-def run_until_stopped(work: Callable[[Settings, asyncio.Event], Awaitable[Any]]) -> None:
+def run_until_stopped(
+    work: Callable[[Settings, asyncio.Event], Awaitable[Any]], level: int = logging.INFO
+) -> None:
     """Run `work(settings, stop)`; SIGTERM and SIGINT set `stop`. What every worker's verb does.
 
     A TelltaleError ends the process with code 1 and its one line.
@@ -319,7 +329,7 @@ def run_until_stopped(work: Callable[[Settings, asyncio.Event], Awaitable[Any]])
         loop_factory = uvloop.new_event_loop
     from telltale import logs
 
-    logs.configure(settings.log_format)
+    logs.configure(settings.log_format, level)
     with asyncio.Runner(loop_factory=loop_factory) as runner:
         runner.run(_stoppable(work, settings))
 

@@ -7,6 +7,7 @@ import time
 from collections.abc import Awaitable, Callable
 
 import pytest
+from tests.servers.kafka import ApacheKafka
 
 from telltale.broker import Consumer, OutOfRangeError, Producer, Record, TopicPartition, ensure_topics
 from telltale.config import Settings
@@ -194,3 +195,27 @@ async def until(condition: Callable[[], bool], wait_s: float = 20) -> None:
     while not condition():
         assert time.monotonic() < deadline, "did not come about"
         await asyncio.sleep(0.05)
+
+
+@pytest.mark.kafka
+async def test_reading_goes_on_after_the_broker_was_killed_and_started_again(
+    apache_kafka: ApacheKafka,
+) -> None:
+    live, backlog = "test.live", "test.backlog"
+    await ensure_topics(apache_kafka.bootstrap, {live: 2, backlog: 1})
+    messages = [(b"VIN%d" % (i % 9), b"%d" % i, (), None) for i in range(100)]
+    async with Producer(apache_kafka.bootstrap) as producer:
+        assert producer.idempotent
+        await producer.send_many(live, messages)
+    settings = settings_for(apache_kafka.bootstrap, live, backlog)
+    async with Consumer(settings, on_assigned=nothing_to_say) as consumer:
+        assert sum(map(len, (await read(consumer, 100)).values())) == 100
+        apache_kafka.kill()
+        await asyncio.to_thread(apache_kafka.start)
+        async with Producer(apache_kafka.bootstrap) as producer:
+            await producer.send_many(live, messages)
+        found = await read(consumer, 100, wait_s=40)
+    assert sum(map(len, found.values())) >= 100  # a rejoin without a say of ours starts at the earliest
+    assert {record.value for batch in found.values() for record in batch} == {
+        value for _, value, _, _ in messages
+    }
