@@ -12,6 +12,7 @@ import httpx2
 import pytest
 
 from telltale.api import stream
+from telltale.store.feed import AlertFeed
 
 
 @dataclass
@@ -209,6 +210,22 @@ async def test_streams_of_strangers_are_refused(server: str, world: Any) -> None
     async with httpx2.AsyncClient(base_url=server) as client:
         for headers in ({}, {"Authorization": f"Bearer {world.keys['revoked']}"}):
             assert (await client.get("/v1/events", headers=headers)).status_code == 401
+
+
+async def test_the_reader_of_the_feed_ends_when_a_wake_up_and_the_end_come_together() -> None:
+    feed = AlertFeed(None)
+
+    async def forever() -> None:
+        while True:
+            await feed.wait(60)
+
+    reader = asyncio.create_task(forever())
+    await asyncio.sleep(0)
+    feed._on_notify()
+    await asyncio.sleep(0)
+    reader.cancel()
+    done, _ = await asyncio.wait({reader}, timeout=5)
+    assert done
 
 
 async def test_every_living_key_may_listen(server: str, world: Any) -> None:

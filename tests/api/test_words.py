@@ -1,5 +1,7 @@
 """Words of the pages: every key in both languages, no text outside the catalogue."""
 
+import ast
+import inspect
 import re
 from html.parser import HTMLParser
 from importlib import resources
@@ -9,9 +11,10 @@ from typing import get_args
 import pytest
 
 from telltale.api.advice import SEVERITY, advice_for
-from telltale.api.pages.shape import component_words, facts
+from telltale.api.pages.shape import component_words, facts, named
 from telltale.api.pages.words import catalogue, say
 from telltale.failures import catalogue as failures
+from telltale.rules import findings
 from telltale.store.alerts import Outcome, Severity, State
 
 pytestmark = pytest.mark.unit
@@ -130,6 +133,16 @@ def test_evidence_in_two_languages_is_shown_in_the_readers() -> None:
     evidence = {"service_unit": {"zh": "模组 3", "en": "module 3", "cells": [1, 2]}, "trend_mv_day": -1.25}
     found = [(f.name, f.value, f.unit) for f in facts("zh", evidence)]
     assert found == [("维修单元", "模组 3", ""), ("趋势", "-1.25", "mV/d")]
+
+
+def test_every_name_in_the_safety_rules_evidence_has_words() -> None:
+    tree = ast.parse(inspect.getsource(findings))
+    keys = [key.value for node in ast.walk(tree) if isinstance(node, ast.Dict) for key in node.keys
+            if isinstance(key, ast.Constant) and isinstance(key.value, str)]  # fmt: skip
+    evidence = [key for key in keys if key not in ("pack", "vehicle")]  # components
+    shown = {key: (named("zh", key)[0], named("en", key)[0]) for key in evidence}
+    assert len(shown) > 20
+    assert {key: words for key, words in shown.items() if words[0] == words[1]} == {}
 
 
 def luminance(colour: str) -> float:

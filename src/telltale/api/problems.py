@@ -14,6 +14,8 @@ from fastapi.responses import Response
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.exceptions import HTTPException
 
+from telltale.store.pool import is_waitable
+
 MEDIA_TYPE: Final = "application/problem+json"
 _URN: Final = "urn:telltale:problem:"
 Pages = Callable[[Request, int], Response | None]
@@ -91,6 +93,10 @@ async def _on_invalid(request: Request, error: Exception) -> Response:
 
 
 async def _on_crash(request: Request, error: Exception) -> Response:
+    if is_waitable(error):
+        _log.warning("database unreachable", path=request.url.path, error=repr(error))
+        detail = "The database does not answer right now; try again."
+        return respond(request, 503, "database-unreachable", detail, {"Retry-After": "2"})
     _log.error("request failed", path=request.url.path, method=request.method, exc_info=error)
     return respond(
         request, 500, "internal-error", "telltale failed to answer; the cause is in its log.", None

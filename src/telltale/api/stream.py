@@ -23,6 +23,7 @@ from telltale.api.problems import ProblemError, responses
 from telltale.metrics import STREAM_CLIENTS
 from telltale.store.feed import AlertFeed, Event, Page, Position, parse_position, replay
 from telltale.store.keys import Caller
+from telltale.store.pool import is_waitable
 from telltale.store.scope import Scope
 
 router = APIRouter(prefix="/v1", tags=["events"])
@@ -188,9 +189,10 @@ async def _live(request: Request, client: Client, sent: Position) -> AsyncIterat
     """Yield what the hub queues, behind what was replayed; ends when the hub or the key ends it."""
     while not (client.lagging and client.queue.empty()):
         try:
-            event = await asyncio.wait_for(client.queue.get(), HEARTBEAT_S)
+            async with asyncio.timeout(HEARTBEAT_S):
+                event = await client.queue.get()
         except TimeoutError:
-            if await find(request) is None:  # revoked meanwhile
+            if not await _still_welcome(request):
                 return
             yield b": still here\n\n"
             continue
@@ -198,3 +200,13 @@ async def _live(request: Request, client: Client, sent: Position) -> AsyncIterat
             return
         if event.position > sent:
             yield message("alert", event.position, event.data)
+
+
+async def _still_welcome(request: Request) -> bool:
+    """Tell whether the key is still valid; a database that is away ends the stream as well."""
+    try:
+        return await find(request) is not None
+    except Exception as error:
+        if not is_waitable(error):
+            raise
+        return False

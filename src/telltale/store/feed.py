@@ -100,7 +100,8 @@ class AlertFeed:
     async def wait(self, timeout_s: float) -> None:
         """Return when somebody wrote an event, or after the timeout."""
         try:
-            await asyncio.wait_for(self._woken.wait(), timeout_s)
+            async with asyncio.timeout(timeout_s):  # not wait_for: before 3.12 it can swallow a cancellation
+                await self._woken.wait()
         except TimeoutError:
             return
         self._woken.clear()

@@ -81,15 +81,18 @@
 
   let source = null;
   let left = false;
+  let lost = false;
   function connect() {
     source = new EventSource("/v1/events");
-    source.addEventListener("ready", () => show(true));
+    source.addEventListener("ready", () => (lost ? location.reload() : show(true)));
     source.addEventListener("alert", onAlert);
     source.addEventListener("resync", () => location.reload());
     source.onerror = () => {
       show(false);
-      // The browser gives up on an answer such as 503; try again, from the list as it then is.
-      if (source.readyState === EventSource.CLOSED) setTimeout(() => location.reload(), 5000);
+      if (source.readyState !== EventSource.CLOSED) return;
+      // The browser gives up on an answer such as 503: try again, and then read the list as it is by then.
+      lost = true;
+      setTimeout(() => document.hidden || connect(), 5000);
     };
   }
   // A browser has six connections a site: pages nobody looks at hold none, and catch up when looked at again.
