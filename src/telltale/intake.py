@@ -100,9 +100,9 @@ def envelopes_of(messages: Sequence[Message]) -> Envelopes:
     protocols, protocol_of = _numbered(
         [name or _sniff(message.value or b"") for name, message in zip(named, messages, strict=True)]
     )
-    gateways, gateway_of = _numbered([header.get("gateway", b"") for header in headers])
-    received_at, missing = _receive_times([header.get("received_at", b"") for header in headers], messages)
-    nameless = np.fromiter((name is None for name in named), bool, len(named))
+    gateways, gateway_of = _numbered([header.get("gateway") or b"" for header in headers])
+    received_at, missing = _receive_times([header.get("received_at") or b"" for header in headers], messages)
+    nameless = np.fromiter((not name for name in named), bool, len(named))
     return Envelopes(protocols, protocol_of, gateways, gateway_of, received_at, nameless | missing)
 
 

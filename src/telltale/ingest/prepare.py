@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from telltale.decode import Decoder, decoder_for
+from telltale.ingest.arrange import Arranged
 from telltale.intake import Envelopes, Message, TimeRule, envelopes_of, merge, settle_times
 from telltale.records import Decoded, Evidence, Flag, Source, Values, no_reports
 from telltale.store.offsets import Place
@@ -45,6 +46,7 @@ class Prepared:
     envelopes: Envelopes  # per message
     decoded: Decoded
     sources: tuple[Source, ...]
+    arranged: Arranged | None = None  # None: a vehicle or source in it has to be registered first
 
     def value(self, record: int) -> bytes:
         """Return the original bytes of one record."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 import numpy as np
@@ -28,10 +28,14 @@ class Registry:
 
     async def vehicle_ids(self, db: Connection, vins: Sequence[bytes]) -> NDArray[np.int32]:
         """Return the id of each VIN; a VIN never heard of is registered."""
-        known = self._vehicles
-        if unknown := {vin for vin in vins if vin not in known}:
+        if unknown := set(vins) - self._vehicles.keys():
             await self._register(db, sorted(unknown))
-        return np.fromiter((known[vin] for vin in vins), np.int32, len(vins))
+        return np.array([self._vehicles[vin] for vin in vins], np.int32)
+
+    def known_vehicles(self, vins: Sequence[bytes]) -> NDArray[np.int32] | None:
+        """Return the id of each VIN, or None when one has to be registered first. Safe in a thread."""
+        ids = list(map(self._vehicles.get, vins))
+        return None if None in ids else np.array(ids, np.int32)
 
     async def _register(self, db: Connection, vins: Sequence[bytes]) -> None:
         texts = {vin: vin_text(vin) for vin in vins}
@@ -39,30 +43,35 @@ class Registry:
         ids = await readings.register_vehicles(db, sorted(valid.items()))
         self._grow(max(ids.values()) + 1)
         for vin, text in texts.items():
-            self._vehicles[vin] = ids[text]
             self._valid[ids[text]] = valid[text]
+            self._vehicles[vin] = ids[text]
 
     async def source_ids(
         self, db: Connection, sources: Sequence[tuple[Source, str]]
-    ) -> dict[tuple[Source, str], int]:
+    ) -> Mapping[tuple[Source, str], int]:
         """Return the id of each (source, gateway); a new one is registered."""
         if unknown := [pair for pair in sources if pair not in self._sources]:
             self._sources |= await readings.register_sources(db, unknown)
         return self._sources
 
-    def is_well_formed(self, vehicles: Array) -> NDArray[np.bool_]:
+    def known_sources(self, sources: Sequence[tuple[Source, str]]) -> NDArray[np.int16] | None:
+        """Return the ids, or None when one has to be registered first. Safe in a thread."""
+        ids = [self._sources.get(pair) for pair in sources]
+        return None if None in ids else np.array(ids, np.int16)
+
+    def is_well_formed(self, vehicles: NDArray[np.int32]) -> NDArray[np.bool_]:
         """Tell for each vehicle id whether its VIN is well-formed."""
         well_formed: NDArray[np.bool_] = self._valid[vehicles]
         return well_formed
 
-    def is_newer(self, columns: Array) -> NDArray[np.bool_]:
+    def is_newer(self, vehicles: Array, observed_at: Array) -> NDArray[np.bool_]:
         """Tell for each row whether it is newer than all this worker has stored of its vehicle."""
-        newer: NDArray[np.bool_] = columns["observed_at"] > self._newest[columns["vehicle_id"]]
+        newer: NDArray[np.bool_] = observed_at > self._newest[vehicles]
         return newer
 
-    def stored(self, columns: Array) -> None:
+    def stored(self, vehicles: Array, observed_at: Array) -> None:
         """Remember the newest times of rows that are now committed."""
-        np.maximum.at(self._newest, columns["vehicle_id"], columns["observed_at"])
+        np.maximum.at(self._newest, vehicles, observed_at)
 
     def _grow(self, size: int) -> None:
         if size <= len(self._newest):

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import json
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final
-
-from numpy.typing import NDArray
 
 from telltale.records import Array, Rows
 from telltale.rules import RULES_VERSION, PreviousRows, SafetyAlert, VehicleState, Verdict, judge
@@ -48,9 +46,14 @@ class SafetyLane:
         }
 
     def judge(
-        self, rows: Rows, edition: Array, seen_at: NDArray[Any], vin: Array, believed: Sequence[int] = ()
+        self,
+        rows: Rows,
+        edition: Array,
+        seen_at: Callable[[int], int],
+        vin: Array,
+        believed: Sequence[int] = (),
     ) -> Judged:
-        """Judge rows about to be stored; `seen_at` is the Kafka timestamp of each, µs."""
+        """Judge rows about to be stored; `seen_at` tells the Kafka timestamp of one, µs. Safe in a thread."""
         self._previous.believe(believed)
         verdict = judge(rows, self._states, previous=self._previous, edition=edition)
         changed = tuple(
@@ -58,7 +61,7 @@ class SafetyLane:
             for vehicle, state in verdict.states.items()
         )
         alerts = tuple(
-            _alert_row(alert, int(seen_at[alert.row]), bytes(vin[alert.row])) for alert in verdict.alerts
+            _alert_row(alert, seen_at(alert.row), bytes(vin[alert.row])) for alert in verdict.alerts
         )
         return Judged(verdict, alerts, changed, verdict.gone)
 

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
+from telltale.ingest.arrange import Arranged, Ids, Settled, arrange, is_timed, settle
 from telltale.ingest.prepare import Prepared, Slice
 from telltale.ingest.registry import Registry
 from telltale.ingest.safety import Judged, SafetyLane
@@ -17,12 +19,9 @@ from telltale.intake import (
     Outcome,
     Tally,
     TimeRule,
-    classify,
-    dirty_hours,
-    order_by_identity,
     settle_session,
 )
-from telltale.records import Array, Evidence, Flag, Rows, TimeSource
+from telltale.records import Array, Evidence, Flag, Source
 from telltale.store import ledger, offsets, readings, safety
 from telltale.store.pool import Connection
 
@@ -37,12 +36,6 @@ class Written:
     newest_observed_at: NDArray[np.int64]  # µs of stored rows with the vehicle's own time
 
 
-@dataclass(frozen=True, slots=True)
-class _Sorted:
-    outcome: NDArray[np.int8]  # per row
-    stored: NDArray[np.int64]  # rows now in the database
-
-
 class Writer:
     """Writes prepared batches through one connection."""
 
@@ -51,77 +44,107 @@ class Writer:
         self._safety = safety
         self._times = times
         self._weeks: set[int] = set()
+        self._again = False  # the last batch brought readings again that memory took for new
+
+    def arranged(self, batch: Prepared) -> Prepared:
+        """Arrange a batch ahead of its transaction, if all in it is registered. Safe in a thread."""
+        ids = self._ids(batch)
+        if ids is None:
+            return batch
+        return replace(batch, arranged=arrange(batch.decoded.reports, ids, likely_new=not self._again))
 
     async def write(self, db: Connection, batch: Prepared) -> Written:
         """Commit a batch whole, or leave nothing of it; raises FencedError when a partition was lost."""
-        await self._identify(db, batch)
+        arranged = batch.arranged or await self._register(db, batch)
+        await self._ensure_partitions(db, arranged.weeks)
         async with db.transaction():
             await offsets.fence(db, [_step(batch, part) for part in batch.slices])
-            sorted_rows = await self._store_reports(db, batch)
+            settled, judged = await self._store_reports(db, batch, arranged)
             sessions = await self._store_sessions(db, batch)
-            letters, rejects = self._letters(batch, sorted_rows.outcome, sessions)
+            letters, rejects = self._letters(batch, settled.outcome, sessions)
             await ledger.bury(db, letters)
-            judged = await self._judge(db, batch, sorted_rows.stored)
-            tallies = _tallies(batch, sorted_rows.outcome, sessions)
+            judged = await self._act_on(db, batch, settled, judged)
+            tallies = _tallies(batch, settled.outcome, sessions)
             await ledger.enter_ledger(db, [_entry(batch, key, tally) for key, tally in tallies.items()])
-        return self._committed(batch, sorted_rows, judged, tallies, rejects)
+        observed_at = self._committed(settled, judged)
+        return Written(tallies, rejects, judged.opened, observed_at)
 
-    async def _identify(self, db: Connection, batch: Prepared) -> None:
-        """Fill in vehicle and source ids. Outside the transaction: a registered vehicle is never wrong."""
-        reports = batch.decoded.reports
-        columns = reports.rows.columns
-        columns["vehicle_id"] = await self._registry.vehicle_ids(db, reports.vin.tolist())
-        badly_formed = ~self._registry.is_well_formed(columns["vehicle_id"])
-        columns["flags"][badly_formed] |= int(Flag.VIN_INVALID)
-        new_weeks = readings.weeks_of(columns["observed_at"]) - self._weeks
-        if new_weeks:
+    async def _register(self, db: Connection, batch: Prepared) -> Arranged:
+        """Register what is new in a batch, then arrange it. Before its transaction: no id is ever wrong."""
+        await self._registry.vehicle_ids(db, batch.decoded.reports.vin.tolist())
+        await self._registry.source_ids(db, _sources(batch)[0])
+        arranged = (await asyncio.to_thread(self.arranged, batch)).arranged
+        assert arranged is not None  # noqa: S101  all of it is registered now
+        return arranged
+
+    async def _ensure_partitions(self, db: Connection, weeks: frozenset[int]) -> None:
+        if new_weeks := weeks - self._weeks:
             await readings.ensure_partitions(db, new_weeks)
             self._weeks |= new_weeks
 
-    async def _source_ids(self, db: Connection, batch: Prepared) -> NDArray[np.int16]:
-        reports = batch.decoded.reports
-        names = batch.envelopes.gateways
-        pairs = reports.rows.columns["source_id"].astype(np.int64) * len(names)
-        pairs += batch.envelopes.gateway_of[reports.record]
-        distinct, inverse = np.unique(pairs, return_inverse=True)
-        named = [(batch.sources[pair // len(names)], names[pair % len(names)]) for pair in distinct.tolist()]
-        ids = await self._registry.source_ids(db, named)
-        return np.array([ids[pair] for pair in named], np.int16)[inverse]
+    def _ids(self, batch: Prepared) -> Ids | None:
+        vehicles = self._registry.known_vehicles(batch.decoded.reports.vin.tolist())
+        pairs, pair_of = _sources(batch)
+        sources = self._registry.known_sources(pairs)
+        if vehicles is None or sources is None:
+            return None
+        editions = np.array([source.edition for source, _ in pairs], np.int16)
+        well_formed = self._registry.is_well_formed(vehicles)
+        return Ids(vehicles, well_formed, sources[pair_of], editions[pair_of])
 
-    async def _store_reports(self, db: Connection, batch: Prepared) -> _Sorted:
+    async def _store_reports(
+        self, db: Connection, batch: Prepared, arranged: Arranged
+    ) -> tuple[Settled, Judged]:
         """Store the rows that are new. New by memory is tried at once; the primary key has the last word."""
-        reports = batch.decoded.reports
-        if not len(reports):
-            return _Sorted(np.zeros(0, np.int8), np.zeros(0, np.int64))
-        columns = reports.rows.columns
-        source_ids = await self._source_ids(db, batch)
-        ordered = order_by_identity(columns)
-        timed = columns["time_source"][ordered.first] == TimeSource.VEHICLE
-        newer = self._registry.is_newer(columns[ordered.first])
-        known = await readings.known_untimed(db, columns, ordered.first[~timed])
-        known |= await readings.known_digests(db, columns, ordered.first[timed & ~newer])
-        outcome, rows = classify(reports, ordered, known)
-        if not await self._copy(db, batch, rows, source_ids):
-            known |= await readings.known_digests(db, columns, ordered.first[timed & newer])
-            outcome, rows = classify(reports, ordered, known)
-            await self._copy(db, batch, rows, source_ids, final=True)
-        untimed = rows[columns["time_source"][rows] == TimeSource.RECEIVED]
-        await _remember_untimed(db, columns[untimed])
-        return _Sorted(outcome, rows)
+        columns, first = arranged.reports.rows.columns, arranged.ordered.first
+        timed = is_timed(columns)[first]
+        newer = timed & self._registry.is_newer(columns["vehicle_id"][first], columns["observed_at"][first])
+        trusted = np.zeros_like(newer) if self._again else newer
+        known = await readings.known_untimed(db, columns, first[~timed])
+        known |= await readings.known_digests(db, columns, first[timed & ~trusted])
+        settled = await asyncio.to_thread(settle, arranged, known)
+        stored, judged = await self._copy_and_judge(db, batch, settled)
+        if not stored:
+            known |= await readings.known_digests(db, columns, first[trusted])
+            settled = await asyncio.to_thread(settle, arranged, known)
+            _, judged = await self._copy_and_judge(db, batch, settled, final=True)
+        self._again = not known.keys().isdisjoint(first[newer].tolist())
+        await _remember_untimed(db, settled.reports.columns)
+        return settled, judged
 
-    async def _copy(
-        self,
-        db: Connection,
-        batch: Prepared,
-        rows: NDArray[np.int64],
-        source_ids: NDArray[np.int16],
-        *,
-        final: bool = False,
-    ) -> bool:
+    async def _copy_and_judge(
+        self, db: Connection, batch: Prepared, settled: Settled, *, final: bool = False
+    ) -> tuple[bool, Judged]:
+        """Judge the new rows while the database takes them in."""
+        judging = asyncio.create_task(asyncio.to_thread(self._judge, batch, settled))
+        try:
+            stored = await readings.copy_reports(db, settled.packed, final=final)
+        finally:
+            judged = await judging
+        return stored, judged
+
+    def _judge(self, batch: Prepared, settled: Settled, believed: Sequence[int] = ()) -> Judged:
         reports = batch.decoded.reports
-        chosen = reports.rows.take(rows)
-        chosen.columns["source_id"] = source_ids[rows]
-        return await readings.copy_reports(db, chosen, _fuel_cells(batch, rows), final=final)
+        if not len(settled.rows):
+            return self._safety.nothing()
+
+        def seen_at(row: int) -> int:
+            return int(batch.messages[int(reports.record[settled.rows[row]])].timestamp) * 1000
+
+        vin = reports.vin[settled.rows]
+        return self._safety.judge(settled.reports, settled.edition, seen_at, vin, believed)
+
+    async def _act_on(self, db: Connection, batch: Prepared, settled: Settled, judged: Judged) -> Judged:
+        """Mark what has changed, and store what the safety lane found."""
+        if not len(settled.rows):
+            return judged
+        await ledger.mark_dirty(db, *settled.dirty)
+        if ask := self._safety.to_ask(judged):
+            believed = await safety.insulation_once_plausible(db, ask)
+            judged = await asyncio.to_thread(self._judge, batch, settled, believed)
+        opened = await safety.store_alerts(db, judged.alerts)
+        await safety.save_rule_states(db, judged.changed, judged.gone)
+        return judged.with_opened(opened)
 
     async def _store_sessions(self, db: Connection, batch: Prepared) -> list[str]:
         """Store logins and logouts; return the outcome of each."""
@@ -138,24 +161,6 @@ class Writer:
             row = readings.SessionRow(event, vehicle, observed, received, time_source, flags, ids[source])
             outcomes.append(await readings.store_session(db, row))
         return outcomes
-
-    async def _judge(self, db: Connection, batch: Prepared, stored: NDArray[np.int64]) -> Judged:
-        reports = batch.decoded.reports
-        if not len(stored):
-            return self._safety.nothing()
-        rows = reports.rows.take(stored)
-        vehicles, hours = dirty_hours(rows.columns)
-        await ledger.mark_dirty(db, vehicles, hours)
-        editions = np.array([source.edition for source in batch.sources], np.int16)
-        seen_at = np.array([m.timestamp * 1000 for m in batch.messages], np.int64)[reports.record[stored]]
-        edition, vin = editions[rows.columns["source_id"]], reports.vin[stored]
-        judged = self._safety.judge(rows, edition, seen_at, vin)
-        if ask := self._safety.to_ask(judged):
-            believed = await safety.insulation_once_plausible(db, ask)
-            judged = self._safety.judge(rows, edition, seen_at, vin, believed)
-        opened = await safety.store_alerts(db, judged.alerts)
-        await safety.save_rule_states(db, judged.changed, judged.gone)
-        return judged.with_opened(opened)
 
     def forget_partitions(self) -> None:
         """Ask for the partitions of a batch again: retention may have dropped what was there."""
@@ -182,19 +187,14 @@ class Writer:
                 letters.append(_letter(batch, item, None))
         return letters, rejects
 
-    def _committed(
-        self,
-        batch: Prepared,
-        sorted_rows: _Sorted,
-        judged: Judged,
-        tallies: dict[tuple[int, int], Tally],
-        rejects: Counter[tuple[str, str]],
-    ) -> Written:
-        columns = batch.decoded.reports.rows.columns[sorted_rows.stored]
-        timed = columns[columns["time_source"] == TimeSource.VEHICLE]
-        self._registry.stored(timed)
+    def _committed(self, settled: Settled, judged: Judged) -> NDArray[np.int64]:
+        """Remember what is stored now; return the vehicle's own times of it."""
+        columns = settled.reports.columns
+        timed = is_timed(columns)
+        observed_at: NDArray[np.int64] = columns["observed_at"][timed]
+        self._registry.stored(columns["vehicle_id"][timed], observed_at)
         self._safety.committed(judged)
-        return Written(tallies, rejects, judged.opened, timed["observed_at"])
+        return observed_at
 
 
 _OTHER_CONTENT: Final = "a reading of this identity with other content is stored; the first stays"
@@ -205,20 +205,19 @@ def _step(batch: Prepared, part: Slice) -> offsets.Step:
     return offsets.Step(part.place, part.epoch, part.expected_offset, last.offset + 1, last.timestamp)
 
 
-def _fuel_cells(batch: Prepared, rows: NDArray[np.int64]) -> Rows:
-    """Return the fuel-cell rows of these reports, with their identity filled in."""
-    reports = batch.decoded.reports
-    wanted = np.zeros(len(reports), bool)
-    wanted[rows] = True
-    chosen = np.flatnonzero(wanted[reports.fuel_cell_row])
-    fuel_cells = reports.fuel_cell.take(chosen)
-    parents = reports.rows.columns[reports.fuel_cell_row[chosen]]
-    for name in ("vehicle_id", "observed_at", "part"):
-        fuel_cells.columns[name] = parents[name]
-    return fuel_cells
+def _sources(batch: Prepared) -> tuple[list[tuple[Source, str]], NDArray[np.int64]]:
+    """Return the distinct (source, gateway) pairs of a batch's reports, and which of them each row has."""
+    reports, names = batch.decoded.reports, batch.envelopes.gateways
+    pairs = reports.rows.columns["source_id"].astype(np.int64) * len(names)
+    pairs += batch.envelopes.gateway_of[reports.record]
+    present = np.bincount(pairs) > 0
+    numbers = np.flatnonzero(present).tolist()
+    named = [(batch.sources[pair // len(names)], names[pair % len(names)]) for pair in numbers]
+    return named, (np.cumsum(present) - 1)[pairs]
 
 
-async def _remember_untimed(db: Connection, columns: Array) -> None:
+async def _remember_untimed(db: Connection, stored: Array) -> None:
+    columns = stored[~is_timed(stored)]
     if len(columns):
         await readings.remember_untimed(
             db,

@@ -58,7 +58,8 @@ async def bury(db: Connection, letters: Sequence[DeadLetter]) -> None:
         )
         for letter in letters
     ]
-    await db.executemany(_DEAD, rows)
+    if rows:
+        await db.executemany(_DEAD, rows)
 
 
 _LEDGER: Final = """

@@ -120,15 +120,34 @@ async def remember_untimed(
 _UNIQUE_VIOLATION: Final = "23505"
 
 
-async def copy_reports(db: Connection, reports: Rows, fuel_cells: Rows, *, final: bool) -> bool:
-    """Store report rows with their fuel-cell rows; False, and nothing stored, when one is already there.
+@dataclass(frozen=True, slots=True)
+class PackedReports:
+    """Report rows and their fuel-cell rows as COPY takes them; empty where there are none."""
+
+    reports: bytes
+    fuel_cells: bytes
+
+
+def pack_reports(reports: Rows, fuel_cells: Rows) -> PackedReports:
+    """Pack report rows with their fuel-cell rows. No database: safe in a thread."""
+    packed = [
+        pack(layout, rows) if len(rows) else b""
+        for layout, rows in ((REPORT_LAYOUT, reports), (FUEL_CELL_LAYOUT, fuel_cells))
+    ]
+    return PackedReports(*packed)
+
+
+async def copy_reports(db: Connection, packed: PackedReports, *, final: bool) -> bool:
+    """Store packed rows; False, and nothing stored, when one of them is already there.
 
     With `final` set a row that is there is another worker's of this very moment: WaitableError.
     """
+    if not packed.reports:
+        return True
     try:
         async with db.transaction():  # a savepoint: the batch goes on without these rows
-            await _copy(db, REPORT_LAYOUT, reports)
-            await _copy(db, FUEL_CELL_LAYOUT, fuel_cells)
+            await _copy(db, REPORT_LAYOUT, packed.reports)
+            await _copy(db, FUEL_CELL_LAYOUT, packed.fuel_cells)
     except PostgresError as error:
         if sqlstate_of(error) != _UNIQUE_VIOLATION:
             raise
@@ -138,9 +157,9 @@ async def copy_reports(db: Connection, reports: Rows, fuel_cells: Rows, *, final
     return True
 
 
-async def _copy(db: Connection, layout: CopyLayout, rows: Rows) -> None:
-    if len(rows):
-        await copy_packed(db, layout.table, layout.columns, pack(layout, rows))
+async def _copy(db: Connection, layout: CopyLayout, data: bytes) -> None:
+    if data:
+        await copy_packed(db, layout.table, layout.columns, data)
 
 
 _PARTITION_WEEK_US: Final = 7 * 86_400_000_000

@@ -81,15 +81,18 @@ async def load_rule_states(db: Connection) -> dict[int, Any]:
     return {row["vehicle_id"]: row["state"] for row in rows}
 
 
+_SAVE_STATE: Final = f"""
+INSERT INTO rule_state (vehicle_id, judged_until, state)
+VALUES ($1, {EPOCH} + $2::bigint * interval '1 microsecond', $3::jsonb)
+ON CONFLICT (vehicle_id) DO UPDATE SET judged_until = excluded.judged_until, state = excluded.state
+"""  # noqa: S608 - a constant of this module
+
+
 async def save_rule_states(
     db: Connection, changed: Sequence[tuple[int, int, Any]], gone: Sequence[int]
 ) -> None:
     """Write changed states (vehicle, judged until in µs, state) and forget vehicles whose state is empty."""
-    await db.executemany(
-        "INSERT INTO rule_state (vehicle_id, judged_until, state) "  # noqa: S608 - a constant of this module
-        f"VALUES ($1, {EPOCH} + $2::bigint * interval '1 microsecond', $3::jsonb) "
-        "ON CONFLICT (vehicle_id) DO UPDATE SET judged_until = excluded.judged_until, state = excluded.state",
-        changed,
-    )
+    if changed:
+        await db.executemany(_SAVE_STATE, changed)
     if gone:
         await db.execute("DELETE FROM rule_state WHERE vehicle_id = ANY($1)", list(gone))
