@@ -36,7 +36,7 @@ class Settings(BaseSettings):
         300.0, ge=0, description="how far a vehicle's clock may run ahead before the receive time stands in"
     )
     max_age_days: float = Field(
-        0.0, ge=0, description="vehicle times older than this are replaced by the receive time; 0 = no limit"
+        366.0, ge=0, description="older vehicle times give way to the receive time; 0: no limit (replay)"
     )
     retention_days: float = Field(
         0.0, ge=0, description="raw readings older than this are dropped; 0 = keep all"

@@ -128,9 +128,15 @@ def launch_postgres(
     flags = [f"-c{name}={value}" for name, value in chosen.items()]
     process = spawn([str(programs / "postgres"), "-D", str(cluster), *flags], log, account, signal.SIGINT)
     engine = Engine(f"postgresql://{ADMIN}@{LOOPBACK}:{port}/{DATABASE}", process, log, signal.SIGINT)
-    wait_until(engine, "PostgreSQL", lambda: "ready" in _postmaster_lines(cluster)[7:8])
+    wait_until(engine, "PostgreSQL", lambda: _is_ready(cluster, process.pid))
     _make_database(programs, port, log)
     return engine
+
+
+def _is_ready(cluster: Path, pid: int) -> bool:
+    """Tell whether this very postmaster says that it is ready; a killed one leaves its word behind."""
+    lines = _postmaster_lines(cluster)
+    return lines[:1] == [str(pid)] and "ready" in lines[7:8]
 
 
 def launch_broker(data_dir: Path, *, port: int = 0) -> Engine:

@@ -7,10 +7,13 @@ from __future__ import annotations
 
 import asyncio
 import random
+import signal
 import subprocess
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import asyncpg
 import pytest
@@ -21,6 +24,8 @@ from tests.servers.postgres import DatabaseUrls
 
 from telltale.broker import Producer, ensure_topics
 from telltale.config import Settings
+from telltale.embedded import launch_postgres
+from telltale.store.migrate import migrate
 
 pytestmark = [pytest.mark.kafka, pytest.mark.timeout(300)]
 
@@ -81,6 +86,15 @@ async def db(database_urls: DatabaseUrls) -> AsyncIterator[asyncpg.Connection]:
     connection = await asyncpg.connect(database_urls.admin)
     yield connection
     await connection.close()
+
+
+@asynccontextmanager
+async def connected(url: str) -> AsyncIterator[asyncpg.Connection]:
+    connection = await asyncpg.connect(url)
+    try:
+        yield connection
+    finally:
+        await connection.close()
 
 
 async def assert_exact(db: asyncpg.Connection, count: int) -> None:
@@ -174,6 +188,38 @@ async def test_ingest_goes_on_after_its_database_connections_were_cut(
             sent = await gateway.stop()
         await assert_exact(db, sent)
         assert worker.alive
+
+
+async def test_ingest_goes_on_after_the_database_was_stopped_and_killed(
+    kafka: str, topics: Topics, tmp_path: Path
+) -> None:
+    live, backlog = await topics(2)
+    server = launch_postgres(tmp_path / "postgres")
+    port = urlsplit(server.address).port or 0
+    await migrate(server.address)
+    settings = faulty(kafka, live, backlog, server.address.replace("postgres@", "telltale_ingest@"))
+    recoveries = []
+    try:
+        with workers(settings, tmp_path) as (worker,):
+            async with Gateway(kafka, live) as gateway:
+                await worker.until_assigned()
+                for signal_number in (signal.SIGINT, signal.SIGKILL):
+                    server.process.send_signal(signal_number)
+                    server.process.wait()
+                    await asyncio.sleep(3)
+                    server = launch_postgres(tmp_path / "postgres", port=port)
+                    back = time.monotonic()
+                    async with connected(server.address) as db:
+                        await until_progress(db)
+                    recoveries.append(time.monotonic() - back)
+                sent = await gateway.stop()
+            async with connected(server.address) as db:
+                await assert_exact(db, sent)
+            assert worker.alive
+            assert worker.peak_rss_mb < 300
+    finally:
+        server.stop()
+    print("first commit after the database was back:", [f"{s:.1f} s" for s in recoveries])
 
 
 KILLER = b'{"vin": "kill"}'

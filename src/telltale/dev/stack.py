@@ -210,6 +210,7 @@ class Stack:
         hasty = {"TELLTALE_SESSION_TIMEOUT_S": EMBEDDED_SESSION_S} if self._plan.broker is None else {}
         return {
             **hasty,
+            "TELLTALE_MAX_AGE_DAYS": "0",  # recordings of years ago are what one tries here
             **os.environ,
             "TELLTALE_KAFKA": self.kafka,
             "TELLTALE_DATABASE": self.url_of(role),
