@@ -58,7 +58,8 @@ class Feeder:
 
     async def _deliver(self, topic: str, frames: list[Frame]) -> None:
         if frames:
-            self.sent[PROTOCOL] += await self.producer.send_many(topic, messages(frames))
+            delivered = await self.producer.send_many(topic, messages(frames))
+            self.sent[PROTOCOL] += delivered  # after the await: past and present send at the same time
 
 
 async def run(settings: Settings, stop: asyncio.Event, folder: Path) -> None:
