@@ -212,7 +212,8 @@ async def test_streams_of_strangers_are_refused(server: str, world: Any) -> None
             assert (await client.get("/v1/events", headers=headers)).status_code == 401
 
 
-async def test_the_reader_of_the_feed_ends_when_a_wake_up_and_the_end_come_together() -> None:
+@pytest.mark.parametrize("turns", [0, 1, 2, 3])
+async def test_the_reader_of_the_feed_ends_when_a_wake_up_and_the_end_come_together(turns: int) -> None:
     feed = AlertFeed(None)
 
     async def forever() -> None:
@@ -220,11 +221,14 @@ async def test_the_reader_of_the_feed_ends_when_a_wake_up_and_the_end_come_toget
             await feed.wait(60)
 
     reader = asyncio.create_task(forever())
-    await asyncio.sleep(0)
+    for _ in range(2):  # until it waits
+        await asyncio.sleep(0)
     feed._on_notify()
-    await asyncio.sleep(0)
+    for _ in range(turns):
+        await asyncio.sleep(0)
     reader.cancel()
-    done, _ = await asyncio.wait({reader}, timeout=5)
+    done, _ = await asyncio.wait({reader}, timeout=1)
+    reader.cancel()
     assert done
 
 
