@@ -14,7 +14,7 @@ from telltale.dev.stack import Stack
 from telltale.store.accounts import OUTCOMES, Account, accounts
 from telltale.store.pool import connect
 
-FEEDER_STOP_S: Final = 8.0
+FEEDER_STOP_S: Final = 60.0  # what it is sending is finished and counted
 CATCH_UP_S: Final = 120.0
 TIMEOUT_S: Final = 20.0
 
