@@ -96,6 +96,13 @@ def save(folder: Path, text: str, card: Card) -> None:
     (folder / CARD).write_bytes(msgspec.json.format(msgspec.json.encode(card), indent=2) + b"\n")
 
 
+def folder_of(models: Path, name: str) -> Path:
+    """Return the folder of a model: under `models`, or the one shipped with this installation or checkout."""
+    shipped = Path(__file__).parent
+    candidates = (models / name, shipped / "models" / name, shipped.parents[1] / "models" / name)
+    return next((folder for folder in candidates if (folder / CARD).exists()), models / name)
+
+
 def load(folder: Path, *, features: tuple[str, ...], features_version: int) -> Model:
     """Return the model in this folder; raises SettingsError when it is absent or of other features."""
     try:

@@ -96,7 +96,7 @@ def evaluate(
     from telltale.train.evaluate import evaluate as judge
 
     _only_cell_fault(model)
-    folder = settings_from_environment().models / model
+    folder = boosting.folder_of(settings_from_environment().models, model)
     loaded = boosting.load(folder, features=RANKED_BY, features_version=FEATURES_VERSION)
     report = judge(data, loaded)
     out.write_bytes(orjson.dumps(report, option=orjson.OPT_INDENT_2))

@@ -6,6 +6,8 @@ How far a cell stands from its pack's median at rest depends on the SOC: a cell 
 charge shows 15 mV where the curve is steep and 2 mV where it is flat. So days are compared only at the same
 SOC (within 12 %), pair by pair, and the trend of a cell is the median of the slopes of those pairs
 (Theil-Sen), weighted by the time between them: one wild day, or a stretch of odd readings, does not move it.
+Where a pack is only ever discharged, even 12 % let a cell of less capacity seem to fall; so a trend is also
+asked whether it holds in pairs in which SOC fell and in pairs in which it rose.
 """
 
 from __future__ import annotations
@@ -27,6 +29,7 @@ LEVEL_DAYS: Final = 3  # "now" is the last days with rest, at most this many
 SHORT_DAYS: Final = 10  # a leak that shows within two weeks
 LONG_DAYS: Final = 28  # a slow one
 SAME_SOC_PCT: Final = 12.0
+SOC_STEP_PCT: Final = 1.0  # a pair with no more than this between its SOCs counts as falling and as rising
 BANDS_PER_DAY: Final = 2
 LEAST_FRAMES: Final = 2  # of a cell in a band: one frame may be a glitch
 TREND_FLOOR: Final = 0.12  # mV a day: what the wire's 1 mV steps let one tell over ten days
@@ -40,12 +43,14 @@ COLUMNS: Final = (
     "trend_z",  # against the spread of the pack's trends
     "trend_lead_mv_day",  # how much faster it falls than the fastest falling other cell
     "trend_alone_mv_day",  # against its neighbours' median: a module drifts together
+    "upheld_mv_day",  # the trend that holds both where SOC fell and where it rose: no shadow of the curve
     "falling_share",  # of same-SOC pairs in which the later deviation is lower
     "fall_mv",  # trend times the span of the days it was read from; positive is falling
     "long_trend_mv_day",
     "long_trend_z",
     "long_trend_lead_mv_day",
     "long_trend_alone_mv_day",
+    "long_upheld_mv_day",
     "long_falling_share",
     "long_fall_mv",
     "residual_mv",  # scatter around the trend, short window
@@ -137,6 +142,7 @@ class Trend:
     pairs: int
     span_days: int
     mv_day: Floats
+    upheld_mv_day: Floats  # the weaker fall of two: pairs in which SOC fell, and pairs in which it rose
     falling_share: Floats
     residual_mv: Floats
 
@@ -145,14 +151,20 @@ def trend_of(points: RestPoints) -> Trend:
     """Return the same-SOC Theil-Sen trend of every cell; NaN where no two days compare."""
     first, second = np.triu_indices(len(points.day), 1)
     apart = points.day[second] - points.day[first]
-    alike = (np.abs(points.soc_pct[second] - points.soc_pct[first]) <= SAME_SOC_PCT) & (apart > 0)
-    first, second, apart = first[alike], second[alike], apart[alike]
+    change = points.soc_pct[second] - points.soc_pct[first]
+    alike = (np.abs(change) <= SAME_SOC_PCT) & (apart > 0)
+    first, second, apart, change = first[alike], second[alike], apart[alike], change[alike]
     cells = points.deviation_mv.shape[1]
     if not len(apart):
         nothing = np.full(cells, np.nan)
-        return Trend(0, 0, nothing, nothing, nothing)
+        return Trend(0, 0, nothing, nothing, nothing, nothing)
     rise = points.deviation_mv[second] - points.deviation_mv[first]
-    mv_day = weighted_median(rise / apart[:, None], apart.astype(np.float64))
+    slope, weight = rise / apart[:, None], apart.astype(np.float64)
+    mv_day = weighted_median(slope, weight)
+    upheld = np.maximum(
+        weighted_median(slope, weight * (change <= SOC_STEP_PCT)),
+        weighted_median(slope, weight * (change >= -SOC_STEP_PCT)),
+    )
     known = np.isfinite(rise)
     share = ((rise < 0) & known).sum(axis=0) + ((rise == 0) & known).sum(axis=0) / 2
     left = np.abs(rise - mv_day * apart[:, None])
@@ -160,6 +172,7 @@ def trend_of(points: RestPoints) -> Trend:
         pairs=len(apart),
         span_days=int(points.day[second].max() - points.day[first].min()),
         mv_day=mv_day,
+        upheld_mv_day=upheld,
         falling_share=share / np.maximum(known.sum(axis=0), 1),
         residual_mv=weighted_median(left, np.ones(len(left))),
     )
@@ -246,12 +259,14 @@ def cell_features(points: RestPoints, day: int) -> dict[str, Floats]:
         "trend_z": _z(short.mv_day, TREND_FLOOR),
         "trend_lead_mv_day": _lead(short.mv_day),
         "trend_alone_mv_day": _alone(short.mv_day),
+        "upheld_mv_day": short.upheld_mv_day,
         "falling_share": short.falling_share,
         "fall_mv": 0.0 - short.mv_day * short.span_days,
         "long_trend_mv_day": long.mv_day,
         "long_trend_z": _z(long.mv_day, TREND_FLOOR),
         "long_trend_lead_mv_day": _lead(long.mv_day),
         "long_trend_alone_mv_day": _alone(long.mv_day),
+        "long_upheld_mv_day": long.upheld_mv_day,
         "long_falling_share": long.falling_share,
         "long_fall_mv": 0.0 - long.mv_day * long.span_days,
         "residual_mv": short.residual_mv,

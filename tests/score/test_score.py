@@ -1,6 +1,7 @@
 """The score worker's transaction on a real database, as the role it runs as."""
 
 import asyncio
+import os
 import shutil
 from dataclasses import replace
 from datetime import date
@@ -15,12 +16,16 @@ from telltale.features import FEATURES_VERSION, RANKED_BY
 from telltale.fold.days import hour_segments
 from telltale.fold.frames import DAY_OFFSET_US, DAY_US, frames_of
 from telltale.fold.packed import pack as packed_segment
+from telltale.recordings import load_recording
 from telltale.records import CELL, REPORT_COLUMNS, REPORT_LISTS, Ragged, Rows, empty_ragged, nulls
 from telltale.score import work as scoring
 from telltale.score.work import Limits, work
+from telltale.simulate import inject_leak_deviation
 from telltale.store import score as store
 from telltale.store.copy import REPORT_LAYOUT, copy_packed, pack
 from telltale.store.pool import connect, open_pool
+from telltale.store.times import moment
+from telltale.train.evaluate import judge_vehicle
 
 LIMITS = Limits(ttl_s=30, quiet_s=0, longest_wait_s=0, vehicles=50, buckets=5000, marks=5000)
 FIRST_DAY = 19_000
@@ -60,7 +65,7 @@ async def ingest(url: str, rows: Rows) -> None:
     """Store rows and mark their hours, as the ingest worker does."""
     db = await connect(url, role_name="ingest", timeout_s=20)
     try:
-        times = [store.moment(int(t)) for t in np.unique(rows.columns["observed_at"])]
+        times = [moment(int(t)) for t in np.unique(rows.columns["observed_at"])]
         pairs = np.unique(
             np.stack([rows.columns["vehicle_id"], rows.columns["observed_at"] // 3_600_000_000]), axis=1
         )
@@ -292,3 +297,30 @@ def test_a_model_of_other_features_is_refused(tmp_path) -> None:
     shutil.copytree(MODELS / "cell_fault", tmp_path / "cell_fault")
     with pytest.raises(boosting.SettingsError, match="features of version"):
         boosting.load(tmp_path / "cell_fault", features=RANKED_BY, features_version=FEATURES_VERSION + 1)
+
+
+async def test_a_recorded_car_with_a_leak_put_in_gives_the_alert_the_offline_tools_give(
+    database_urls, model
+) -> None:
+    folder = os.environ.get("TELLTALE_TEST_DATA")
+    if not folder:
+        pytest.skip("TELLTALE_TEST_DATA names no folder of recordings")
+    name, rows = load_recording(Path(folder) / "ev_cell_faults" / "car4.parquet")
+    (vehicle,) = await register(database_urls.owner, "LTEST000000000004")
+    rows.columns["vehicle_id"] = vehicle
+    start_us = int(rows.columns["observed_at"].min())
+    leaking = inject_leak_deviation(rows, 40, 40.0, 14.0, start_us)
+    await ingest(database_urls.ingest, leaking)
+    await score_all(database_urls.score, model)
+    alerts = await fetch(
+        database_urls.admin,
+        "SELECT component, severity, evidence FROM telltale.alert WHERE severity <> 'watch'",
+    )
+    offline = [e for e in judge_vehicle(name, leaking, model).episodes if e.severity != "watch"]
+    assert [(a["component"], a["severity"]) for a in alerts] == [
+        (f"cell:{e.cell}", e.severity) for e in offline
+    ]
+    assert alerts[0]["component"] == "cell:40"
+    opening = alerts[0]["evidence"]["opening"]
+    assert date.fromisoformat(opening["day"]).toordinal() - date(1970, 1, 1).toordinal() == offline[0].opened
+    assert opening["deviation_mv"] == offline[0].at_opening.values["deviation_mv"]

@@ -30,6 +30,7 @@ LEAST_FALL_MV: Final = 8.0  # over a window, more than steps of 1 mV and a day's
 LEAST_Z: Final = 4.0  # of its trend, against the pack's trends
 LEAST_ALONE_MV_DAY: Final = 0.3  # against its neighbours: a module's board that drifts is no cell
 LEAST_ALONE_SHARE: Final = 0.4  # of its fall, not shared with its neighbours
+LEAST_UPHELD_SHARE: Final = 0.5  # of its fall, in pairs of days with falling and with rising SOC alike
 LEAST_LEAD_MV_DAY: Final = 0.0  # one cell falls faster than all others
 LEAST_FALLING_SHARE: Final = 0.65  # of same-SOC pairs of days
 LEAST_DEVIATION_MV: Final = 5.0  # below the pack's median in the end
@@ -152,6 +153,7 @@ def _falls(features: dict[str, Floats], window: str, slowness: float) -> np.ndar
         & (features[f"{window}fall_mv"] >= LEAST_FALL_MV)
         & (alone <= -LEAST_ALONE_MV_DAY * slowness)
         & (alone <= LEAST_ALONE_SHARE * trend)
+        & (features[f"{window}upheld_mv_day"] <= LEAST_UPHELD_SHARE * trend)
         & (features[f"{window}trend_lead_mv_day"] > LEAST_LEAD_MV_DAY)
         & (features[f"{window}falling_share"] >= LEAST_FALLING_SHARE)
     )

@@ -110,6 +110,16 @@ PHRASES: Final[Mapping[str, tuple[str, str, str]]] = {
         "相对邻近单体变化 {v:+.2f} mV/天",
         "moved {v:+.2f} mV a day against its neighbours",
     ),
+    "upheld_mv_day": (
+        "mV/d",
+        "SOC 升、降的日对中均成立的变化 {v:+.2f} mV/天",
+        "moved {v:+.2f} mV a day in pairs of days with rising and with falling SOC alike",
+    ),
+    "long_upheld_mv_day": (
+        "mV/d",
+        "28 天内 SOC 升、降的日对中均成立的变化 {v:+.2f} mV/天",
+        "over 28 days moved {v:+.2f} mV a day with rising and with falling SOC alike",
+    ),
     "falling_share": (
         "",
         "同 SOC 日对中 {v:.0%} 为下降",

@@ -21,8 +21,8 @@ from telltale.train.histories import History, leak_day, recorded, recordings_in,
 from telltale.train.intervals import rate, share
 
 SEED: Final = 20_250_101
-LEAKS, CONFOUNDERS = 24, 5  # put into each recorded car
-SIMULATED_VEHICLES, SIMULATED_DAYS, SIMULATED_FOLDS = 96, 40.0, 4
+LEAKS, CONFOUNDERS = 20, 6  # put into each recorded car
+SIMULATED_VEHICLES, SIMULATED_DAYS, SIMULATED_FOLDS = 72, 40.0, 4
 ROUNDS: Final = 150
 ASSUMED_PREVALENCE: Final = (
     1e-6  # of a cell that leaks, per cell and day: no field data, stated beside each use

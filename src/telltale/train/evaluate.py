@@ -12,7 +12,6 @@ import numpy as np
 
 from telltale.boosting import Model
 from telltale.failures.cell_fault import DayVerdict, Episode, episodes, verdicts
-from telltale.features import RestPoints
 from telltale.fold.frames import DAY_OFFSET_US, DAY_US
 from telltale.recordings import load_recording
 from telltale.records import Rows
@@ -27,7 +26,7 @@ class Judged:
 
     vehicle: str
     rows: int
-    points: RestPoints
+    days: int  # vehicle days with reports
     verdicts: list[DayVerdict]
     episodes: list[Episode]
 
@@ -42,7 +41,8 @@ def judge_vehicle(name: str, rows: Rows, model: Model) -> Judged:
     points = points_of(rows)
     days = np.unique(points.day).tolist()
     judged = verdicts(points, days, model.score, model.card.threshold)
-    return Judged(name, len(rows), points, judged, episodes(judged))
+    reported = np.unique((rows.columns["observed_at"] + DAY_OFFSET_US) // DAY_US)
+    return Judged(name, len(rows), len(reported), judged, episodes(judged))
 
 
 def evaluate(data: Path, model: Model) -> dict[str, Any]:
@@ -65,20 +65,14 @@ def evaluate(data: Path, model: Model) -> dict[str, Any]:
 
 
 def _metrics(cars: list[Judged]) -> dict[str, Any]:
-    scored, days = sum(car.scored for car in cars), sum(len(car.verdicts) for car in cars)
-    calendar = sum(calendar_days(car.points) for car in cars)
+    scored, days = sum(car.scored for car in cars), sum(car.days for car in cars)
     work = [e for car in cars for e in car.episodes if e.severity != "watch"]
     watched = [e for car in cars for e in car.episodes if e.severity == "watch"]
     return {
-        "episodes_above_watch_per_vehicle_day": rate(len(work), calendar),
-        "episodes_of_watch_per_vehicle_day": rate(len(watched), calendar),
+        "episodes_above_watch_per_vehicle_day": rate(len(work), days),
+        "episodes_of_watch_per_vehicle_day": rate(len(watched), days),
         "days_scored_share": share(scored, days),
     }
-
-
-def calendar_days(points: RestPoints) -> int:
-    """Return the days from a vehicle's first rest to its last, both counted."""
-    return int(np.ptp(points.day)) + 1 if len(points.day) else 0
 
 
 def _not_scored(cars: list[Judged]) -> dict[str, int]:
