@@ -60,7 +60,8 @@ def untouched(cars: Sequence[Judged]) -> None:
             if e.severity == "watch"
         )
         print(
-            f"{car.vehicle:8} {car.days:5} {len(car.verdicts):9} {car.scored:6} {len(above):11}  {watched or '-'}"
+            f"{car.vehicle:8} {car.days:5} {len(car.verdicts):9} {car.scored:6} {len(above):11}  "
+            f"{watched or '-'}"
         )
     false = sum(e.severity != "watch" for car in cars for e in car.episodes)
     days, scored = sum(car.days for car in cars), sum(car.scored for car in cars)
