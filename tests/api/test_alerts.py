@@ -7,6 +7,10 @@ from typing import Any
 import asyncpg
 import pytest
 
+from telltale.store.alerts import AlertFilter, list_alerts
+from telltale.store.pool import open_pool
+from telltale.store.scope import Scope
+
 SOON = datetime(2026, 3, 2, tzinfo=UTC)
 
 
@@ -228,3 +232,30 @@ async def test_a_vehicle_shows_its_newest_report_and_open_alerts(api: Any, world
     assert found["newest"]["observed_at"] == "2026-03-01T08:00:20Z"
     assert found["newest"]["pack_voltage_v"] == 302.0
     assert [a["id"] for a in found["alerts"]] == [str(world.alerts["D1"])]
+
+
+async def test_a_condition_that_worsened_shows_its_present_severity(api: Any, world: Any) -> None:
+    alert = await world.raise_alert("D1", severity="general", component="cell:7")
+    await world.ingest.execute(
+        "INSERT INTO alert_event (alert_id, vehicle_id, dealer, kind, actor, payload) "
+        "SELECT id, vehicle_id, dealer, 'escalated', 'safety/1', '{\"severity\": \"urgent\"}' "
+        "FROM alert WHERE id = $1",
+        alert,
+    )
+    listed = (await read(api, "/v1/alerts?severity=urgent"))["items"]
+    assert str(alert) in {item["id"] for item in listed}
+
+
+async def test_the_work_list_shows_the_most_severe_first_page_by_page(world: Any) -> None:
+    for number, severity in enumerate(("general", "urgent", "important", "general")):
+        await world.raise_alert("D1", severity=severity, component=f"cell:{number}")
+    pool = await open_pool(world.urls.api, role_name="api", timeout_s=5)
+    seen: list[str] = []
+    after = None
+    while rows := await list_alerts(
+        pool, Scope("dealer", "D1"), AlertFilter(), after=after, limit=2, urgent_first=True
+    ):
+        seen += [row["severity"] for row in rows]
+        after = (rows[-1]["raised_at"], rows[-1]["id"])
+    await pool.close()
+    assert seen == ["urgent", "urgent", "important", "general", "general"]

@@ -30,7 +30,7 @@ _COLUMNS: Final = """
     a.closed_at, a.outcome, a.note, a.version, v.public_id AS vehicle_public_id, v.vin AS vehicle_vin,
     v.variant AS vehicle_variant, v.dealer AS vehicle_dealer"""
 _FROM: Final = """
-    FROM telltale.alert a LEFT JOIN telltale.vehicle v ON v.id = a.vehicle_id
+    FROM telltale.current_alert a LEFT JOIN telltale.vehicle v ON v.id = a.vehicle_id
     WHERE ($1::text IS NULL OR a.dealer = $1)"""  # LEFT: the vehicle may have moved to another dealer since
 
 
@@ -46,17 +46,33 @@ class AlertFilter:
     vehicle: UUID | None = None
 
 
+# Where to go on behind the alert $9, and in which order, newest first or most severe first.
+_NEWEST: Final = "(a.raised_at, a.id) < ($8, $9::uuid)", "a.raised_at DESC, a.id DESC"
+_URGENT: Final = (
+    "(a.rank, a.raised_at, a.id) < (SELECT c.rank, c.raised_at, c.id FROM telltale.current_alert c "
+    "WHERE c.id = $9::uuid)",
+    "a.rank DESC, a.raised_at DESC, a.id DESC",
+)
+
+
 async def list_alerts(
-    pool: Any, scope: Scope, wanted: AlertFilter, *, after: Key | None = None, limit: int = 50
+    pool: Any,
+    scope: Scope,
+    wanted: AlertFilter,
+    *,
+    after: Key | None = None,
+    limit: int = 50,
+    urgent_first: bool = False,
 ) -> list[Alert]:
-    """Return at most `limit` alerts of the scope, newest first, starting behind `after`."""
+    """Return at most `limit` alerts of the scope, newest or most severe first, starting behind `after`."""
+    behind, order = _URGENT if urgent_first else _NEWEST
     query = f"""SELECT {_COLUMNS} {_FROM}
         AND (cardinality($2::text[]) = 0 OR a.state = ANY($2))
         AND (cardinality($3::text[]) = 0 OR a.severity = ANY($3))
         AND ($4::text IS NULL OR a.detector = $4) AND ($5::text IS NULL OR a.dealer = $5)
         AND ($6::timestamptz IS NULL OR a.raised_at >= $6) AND ($7::uuid IS NULL OR v.public_id = $7)
-        AND ($8::timestamptz IS NULL OR (a.raised_at, a.id) < ($8, $9::uuid))
-        ORDER BY a.raised_at DESC, a.id DESC LIMIT $10"""
+        AND ($8::timestamptz IS NULL OR {behind})
+        ORDER BY {order} LIMIT $10"""
     at, alert_id = after or (None, None)
     async with scoped(pool, scope) as connection:
         rows = await connection.fetch(
@@ -85,7 +101,7 @@ async def count_open(pool: Any, scope: Scope) -> dict[str, int]:
     """Return how many alerts of the scope are not closed, by severity."""
     async with scoped(pool, scope) as connection:
         rows = await connection.fetch(
-            "SELECT severity, count(*) AS n FROM telltale.alert a "
+            "SELECT severity, count(*) AS n FROM telltale.current_alert a "
             "WHERE ($1::text IS NULL OR a.dealer = $1) AND state <> 'closed' GROUP BY severity",
             scope.dealer,
         )

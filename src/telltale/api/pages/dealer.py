@@ -70,13 +70,15 @@ async def alerts(
     view: View = "todo",
     cursor: Annotated[str | None, Query()] = None,
 ) -> Response:
-    """The list, newest first."""
+    """The list: work by severity, everything else newest first."""
     pool = request.app.state.pool
     try:
         after = cursors.decode(cursor) if cursor else None
     except cursors.CursorError as error:
         raise ProblemError(422, "invalid-cursor", str(error)) from error
-    rows = await list_alerts(pool, caller.scope, VIEWS[view], after=after, limit=PAGE + 1)
+    rows = await list_alerts(
+        pool, caller.scope, VIEWS[view], after=after, limit=PAGE + 1, urgent_first=view == "todo"
+    )
     last = rows[PAGE - 1] if len(rows) > PAGE else None
     return page(
         request,
