@@ -1,73 +1,14 @@
 """The ingest worker against a real broker and a real database."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
 
 import asyncpg
 import pytest
-from tests.ingest.reports import HEADERS, VINS, frames
-from tests.servers.postgres import DatabaseUrls
+from tests.ingest.reports import VINS, frames
+from tests.ingest.running import accounted, ingesting, send
 
-from telltale import ingest
-from telltale.broker import Producer
 from telltale.config import Settings
 from telltale.store import offsets
-
-Topics = Callable[..., Awaitable[tuple[str, str]]]
-
-
-async def send(kafka: str, topic: str, messages: list[tuple[bytes, bytes]]) -> None:
-    async with Producer(kafka) as producer:
-        await producer.send_many(topic, [(key, value, HEADERS, None) for key, value in messages])
-
-
-@asynccontextmanager
-async def ingesting(settings: Settings) -> AsyncIterator[asyncio.Task[None]]:
-    stop = asyncio.Event()
-    worker = asyncio.create_task(ingest.run(settings, stop))
-    try:
-        yield worker
-    finally:
-        stop.set()
-        await asyncio.wait_for(worker, 20)
-
-
-async def accounted(db: asyncpg.Connection, sent: int, worker: asyncio.Task[None]) -> dict[str, int]:
-    """Wait until this many frames have an outcome; return the sums."""
-    query = (
-        "SELECT coalesce(sum(sent), 0) AS sent, sum(stored) AS stored, sum(partial) AS partial, "
-        "sum(duplicate) AS duplicate, sum(conflicting) AS conflicting, sum(control) AS control, "
-        "sum(rejected) AS rejected FROM telltale.ingest_batch"
-    )
-    for _ in range(400):
-        row = await db.fetchrow(query)
-        if row["sent"] >= sent:
-            return {name: int(value) for name, value in row.items() if value}
-        if worker.done():
-            worker.result()
-        await asyncio.sleep(0.05)
-    raise AssertionError(f"only {row} of {sent}")
-
-
-@pytest.fixture
-async def settings(kafka: str, topics: Topics, database_urls: DatabaseUrls) -> Settings:
-    live, backlog = await topics(2)
-    return Settings(
-        kafka=kafka,
-        database=database_urls.ingest,
-        live_topic=live,
-        backlog_topic=backlog,
-        consumer_group=f"group-{live}",
-        session_timeout_s=6,
-    )
-
-
-@pytest.fixture
-async def db(database_urls: DatabaseUrls) -> AsyncIterator[asyncpg.Connection]:
-    connection = await asyncpg.connect(database_urls.admin)
-    yield connection
-    await connection.close()
 
 
 async def test_every_frame_sent_is_stored_once(
