@@ -14,6 +14,8 @@ from telltale.store.safety import AlertRow
 
 # The same finding, made again after a restore or a redrive, gets the same id.
 _ALERTS: Final = uuid.UUID("5d1f5a3e-9d2b-5c6e-8f64-7e1a11e7a1e0")
+ASK_AGAIN_US: Final = 30_000_000
+ASK_AGAIN_MOST_US: Final = 86_400_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +39,7 @@ class SafetyLane:
     def __init__(self) -> None:
         self._states: dict[int, VehicleState] = {}
         self._previous = PreviousRows()
-        self._asked: set[int] = set()
+        self._ask_again: dict[int, tuple[int, int]] = {}  # vehicle → (not before, wait the next time), µs
 
     def load(self, stored: Mapping[int, Any]) -> None:
         """Take over the conditions that the database holds."""
@@ -65,13 +67,22 @@ class SafetyLane:
         )
         return Judged(verdict, alerts, changed, verdict.gone)
 
-    def to_ask(self, judged: Judged) -> list[int]:
-        """Return vehicles whose history decides whether their insulation reading is to be believed."""
-        return [vehicle for vehicle in judged.verdict.unproven if vehicle not in self._asked]
+    def to_ask(self, judged: Judged, now_us: int) -> list[int]:
+        """Return vehicles whose history decides whether their insulation reading is to be believed.
+
+        The answer may change, when a backlog is read after live reports; it is asked again, ever less often.
+        """
+        never = (now_us, 0)
+        return [v for v in judged.verdict.unproven if self._ask_again.get(v, never)[0] <= now_us]
+
+    def asked(self, vehicles: Sequence[int], now_us: int) -> None:
+        """Note that these vehicles have been asked about."""
+        for vehicle in vehicles:
+            wait_us = self._ask_again.get(vehicle, (0, ASK_AGAIN_US))[1]
+            self._ask_again[vehicle] = now_us + wait_us, min(2 * wait_us, ASK_AGAIN_MOST_US)
 
     def committed(self, judged: Judged) -> None:
         """Remember what a batch has shown, now that it is stored."""
-        self._asked.update(judged.verdict.unproven)
         self._states.update(judged.verdict.states)
         for vehicle in judged.gone:
             self._states.pop(vehicle, None)

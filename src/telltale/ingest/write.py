@@ -139,8 +139,10 @@ class Writer:
         if not len(settled.rows):
             return judged
         await ledger.mark_dirty(db, *settled.dirty)
-        if ask := self._safety.to_ask(judged):
+        now_us = int(batch.messages[-1].timestamp) * 1000
+        if ask := self._safety.to_ask(judged, now_us):
             believed = await safety.insulation_once_plausible(db, ask)
+            self._safety.asked(ask, now_us)
             judged = await asyncio.to_thread(self._judge, batch, settled, believed)
         opened = await safety.store_alerts(db, judged.alerts)
         await safety.save_rule_states(db, judged.changed, judged.gone)
