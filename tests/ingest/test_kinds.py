@@ -137,5 +137,8 @@ async def test_both_editions_of_one_vehicle_are_stored_side_by_side(
         sums = await accounted(db, 3, worker)
     assert sums["sent"] == 3
     assert sums.get("rejected", 0) == 0
-    sources = "telltale.report r JOIN telltale.source s ON s.id = r.source_id"
-    assert await stored(db, f"SELECT DISTINCT edition FROM {sources} ORDER BY 1") == [(2016,), (2025,)]
+    editions = (
+        "SELECT DISTINCT s.edition FROM telltale.report r "
+        "JOIN telltale.source s ON s.id = r.source_id ORDER BY 1"
+    )
+    assert await stored(db, editions) == [(2016,), (2025,)]
