@@ -101,7 +101,8 @@ async def _present(fleet: DemoFleet, feeder: Feeder, stop: asyncio.Event) -> Non
         await feeder.send(await asyncio.to_thread(fleet.live, time.time_ns() // 1000))
         rest_s = max(0.0, TICK_S - (time.monotonic() - began))
         try:
-            await asyncio.wait_for(stop.wait(), rest_s)
+            async with asyncio.timeout(rest_s):
+                await stop.wait()
         except TimeoutError:
             continue
 

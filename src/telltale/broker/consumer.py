@@ -268,7 +268,8 @@ class Consumer:
             await asyncio.sleep(timeout_ms / 1000)
             return {}
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._ready.wait(), timeout_ms / 1000)
+            async with asyncio.timeout(timeout_ms / 1000):
+                await self._ready.wait()
         return {}
 
     async def _start_at_earliest(self, partitions: set[TopicPartition]) -> None:
@@ -300,7 +301,8 @@ class Consumer:
         if not offsets:
             return
         try:
-            await asyncio.wait_for(self._consumer.commit(offsets), COMMIT_TIMEOUT_S)
+            async with asyncio.timeout(COMMIT_TIMEOUT_S):
+                await self._consumer.commit(offsets)
         except (KafkaError, TimeoutError) as error:
             log.debug("kafka_commit_skipped", error=repr(error))
 

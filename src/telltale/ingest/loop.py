@@ -128,7 +128,8 @@ class Worker:
     async def close(self) -> None:
         """Leave in order: hand partitions back, leave the group, close the connection."""
         with contextlib.suppress(Exception):
-            await asyncio.wait_for(self._hand_back(list(self._held)), RELEASE_WAIT_S)
+            async with asyncio.timeout(RELEASE_WAIT_S):  # wait_for can swallow a cancellation before 3.12
+                await self._hand_back(list(self._held))
         await self._consumer.stop()
         if self._db is not None:
             with contextlib.suppress(Exception):
@@ -372,7 +373,8 @@ class Worker:
 
     async def _revoked(self, revoked: Sequence[TopicPartition]) -> None:
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._hand_back(revoked), RELEASE_WAIT_S)
+            async with asyncio.timeout(RELEASE_WAIT_S):
+                await self._hand_back(revoked)
 
     async def _hand_back(self, revoked: Sequence[TopicPartition]) -> None:
         """Give partitions up cleanly, after the write under way; the fence covers us if this fails."""
