@@ -66,7 +66,7 @@ def test_each_record_has_the_envelope_of_its_own_headers() -> None:
     whole = Record(headers=(("protocol", b"json"), ("received_at", b"1773460800000001"), ("gateway", b"g7")))
     other = Record(b"##", (("received_at", b"1773460800000"), ("gateway", b"g8")))
     assert envelope_of(other, whole) == ("json", 1773460800000001, "g7", False)
-    assert envelope_of(whole, whole, other) == ("gbt32960", 1773460800000, "g8", True)
+    assert envelope_of(whole, whole, other) == ("gbt32960", 999999999999999, "g8", True)
     assert len(intake.envelopes_of([]).received_at) == 0
 
 
@@ -168,3 +168,44 @@ def test_dirty_hours_are_distinct_pairs() -> None:
     hour = 3_600_000_000
     columns = reports((1, 0, 0, 0), (1, hour - 1, 0, 0), (1, hour, 0, 0), (2, hour, 0, 0)).rows.columns
     assert intake.dirty_hours(columns) == ([1, 1, 2], [0, 1, 1])
+
+
+def test_a_stream_that_turns_bad_halts_though_its_frames_come_one_at_a_time() -> None:
+    window = intake.BadWindow(200, 0.5).after(200, 0)
+    halted_after = 0
+    while not window.must_halt():
+        window, halted_after = window.after(1, 1), halted_after + 1
+        assert halted_after < 200
+    assert halted_after > 100
+
+
+@pytest.mark.parametrize("stamp_ms", [-1, 1_773_460_800_000_000, 1 << 62])
+def test_a_timestamp_in_a_wrong_unit_is_brought_to_one_that_can_be_stored(stamp_ms: int) -> None:
+    received_at = envelope_of(Record(timestamp=stamp_ms))[1]
+    assert intake.EARLIEST_US <= received_at < intake.LATEST_US
+
+
+@pytest.mark.parametrize(
+    "text", [b"1773460800", b"1773460800000", b"9999999999999999", b"99999999999999999", b"0001-01-01T00:00Z"]
+)
+def test_a_receive_time_that_cannot_be_gives_way_to_the_records_own(text: bytes) -> None:
+    headers = (("protocol", b"json"), ("received_at", text))
+    assert envelope_of(Record(headers=headers)) == ("json", NOON_US, "", True)
+
+
+def test_names_from_headers_carry_nothing_that_a_database_refuses() -> None:
+    headers = (("protocol", b"js\x00on\xff"), ("gateway", b"g\x00"))
+    protocol, _, gateway, _ = envelope_of(Record(headers=headers))
+    assert "\x00" not in protocol + gateway
+
+
+def test_copies_of_several_protocols_keep_the_order_in_which_they_came() -> None:
+    first = records.Decoded(
+        reports((1, NOON_US, 0, 7)), (records.Source("a"),), control=np.zeros(1, np.int32)
+    )
+    second = replace(first, reports=reports((1, NOON_US, 0, 8), (1, NOON_US, 0, 9)))
+    merged, _ = intake.merge(
+        [(first, np.array([1])), (replace(second, control=np.zeros(2, np.int32)), np.array([0, 2]))]
+    )
+    assert merged.reports.rows.columns["digest"].tolist() == [8, 7, 9]
+    assert merged.reports.record.tolist() == [0, 1, 2]

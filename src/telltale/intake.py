@@ -31,6 +31,10 @@ NO_TIME: Final = np.iinfo(np.int64).min
 # A reading without a usable vehicle time is told apart by its content: its part carries digest bits.
 UNTIMED_PART: Final = 0x40000000
 _EPOCH_DIGITS: Final = 16  # microseconds since 1970, from 2001 to 2286
+# No telemetry is received outside these, whatever a header or a record's timestamp says in a wrong unit; and
+# the database, and who reads from it, can hold what is inside.
+EARLIEST_US: Final = 946_684_800_000_000  # 2000-01-01
+LATEST_US: Final = 4_102_444_800_000_000  # 2100-01-01
 
 
 class Message(Protocol):
@@ -109,7 +113,7 @@ def envelopes_of(messages: Sequence[Message]) -> Envelopes:
 def _numbered(names: list[bytes]) -> tuple[tuple[str, ...], NDArray[np.int64]]:
     """Return the distinct names, and the number of each name among them."""
     number = {name: i for i, name in enumerate(dict.fromkeys(names))}
-    texts = tuple(name.decode("utf-8", "replace")[:200] for name in number)
+    texts = tuple(name.decode("utf-8", "replace").replace("\x00", "\ufffd")[:200] for name in number)
     return texts, np.fromiter((number[name] for name in names), np.int64, len(names))
 
 
@@ -120,23 +124,34 @@ def _receive_times(
     digits = np.frombuffer(b"".join(texts), np.uint8) - np.uint8(48)
     if {*map(len, texts)} == {_EPOCH_DIGITS} and digits.max() <= 9:  # what gateways send, all at once
         decimals = digits.reshape(-1, _EPOCH_DIGITS).astype(np.int64)
-        return decimals @ 10 ** np.arange(_EPOCH_DIGITS)[::-1], np.zeros(len(texts), bool)
+        received_at = decimals @ 10 ** np.arange(_EPOCH_DIGITS)[::-1]
+        if EARLIEST_US <= received_at.min() and received_at.max() < LATEST_US:
+            return received_at, np.zeros(len(texts), bool)
     times = [_time_us(text) for text in texts]
     filled = [
-        message.timestamp * 1000 if at is None else at for at, message in zip(times, messages, strict=True)
+        timestamp_us(message) if at is None else at for at, message in zip(times, messages, strict=True)
     ]
     return np.array(filled, np.int64), np.array([at is None for at in times], bool)
 
 
+def timestamp_us(message: Message) -> int:
+    """Return the record's own timestamp in µs; one that cannot be is brought to the nearest that can."""
+    return min(max(message.timestamp * 1000, EARLIEST_US), LATEST_US - 1)
+
+
 def _time_us(text: bytes) -> int | None:
-    """Read epoch microseconds in decimal, or RFC 3339 with a zone; None when it is neither."""
+    """Read epoch microseconds in decimal, or RFC 3339 with a zone; None when it is neither or cannot be."""
     if text.isdigit() and len(text) <= 17:
-        return int(text)
-    try:
-        moment = datetime.fromisoformat(text.decode("ascii"))
-    except ValueError:
-        return None
-    return round(moment.timestamp() * 1e6) if moment.tzinfo else None
+        at = int(text)
+    else:
+        try:
+            moment = datetime.fromisoformat(text.decode("ascii"))
+        except ValueError:
+            return None
+        if moment.tzinfo is None:
+            return None
+        at = round(moment.timestamp() * 1e6)
+    return at if EARLIEST_US <= at < LATEST_US else None
 
 
 def _sniff(value: bytes) -> bytes:
@@ -265,10 +280,18 @@ def merge(parts: Sequence[tuple[Decoded, NDArray[np.int64]]]) -> tuple[Decoded, 
             control[numbers] = decoded.control
         for key, count in decoded.markers.items():
             markers[key] = markers.get(key, 0) + count
+    reports = _in_order_of_arrival(_concat(pieces))
     return (
-        Decoded(_concat(pieces), (), tuple(sessions), control, tuple(evidence), markers),
+        Decoded(reports, (), tuple(sessions), control, tuple(evidence), markers),
         tuple(sources),
     )
+
+
+def _in_order_of_arrival(reports: Reports) -> Reports:
+    """Return the rows by record, as they came: of two copies the first stays, whatever their protocols."""
+    if (np.diff(reports.record) >= 0).all():
+        return reports
+    return reports.take(np.argsort(reports.record, kind="stable"))
 
 
 def _concat(pieces: Sequence[Reports]) -> Reports:
@@ -306,17 +329,17 @@ class BadWindow:
 
     size: int
     bad_share: float
-    bad: int = 0
+    bad: float = 0.0  # a fraction once older frames have faded
     seen: int = 0
 
     def after(self, frames: int, rejected: int) -> BadWindow:
         """Return the window moved on over these frames; older ones fade in proportion."""
-        seen, bad = self.seen + frames, float(self.bad + rejected)
+        seen, bad = self.seen + frames, self.bad + rejected
         if seen > self.size:
             keep = max(self.size - frames, 0) / max(self.seen, 1)
             bad = self.bad * keep + rejected
             seen = max(self.size, frames)
-        return BadWindow(self.size, self.bad_share, round(bad), seen)
+        return BadWindow(self.size, self.bad_share, bad, seen)
 
     def must_halt(self) -> bool:
         """Tell whether most of a full window was bad."""

@@ -324,7 +324,7 @@ class Worker:
         place = partition.place
         reasons = sorted({item.reason for item in batch.decoded.evidence if item.outcome == "rejected"})
         reason = (
-            f"{window.bad} of the last {window.seen} frames were rejected ({', '.join(reasons[:5])}); "
+            f"{window.bad:.0f} of the last {window.seen} frames were rejected ({', '.join(reasons[:5])}); "
             f"look at them and go on with: telltale resume {place.topic} {place.partition}"
         )
         async with self._session() as db:

@@ -20,6 +20,7 @@ from telltale.intake import (
     Tally,
     TimeRule,
     settle_session,
+    timestamp_us,
 )
 from telltale.records import Array, Evidence, Flag, Source
 from telltale.store import ledger, offsets, readings, safety
@@ -129,7 +130,7 @@ class Writer:
             return self._safety.nothing()
 
         def seen_at(row: int) -> int:
-            return int(batch.messages[int(reports.record[settled.rows[row]])].timestamp) * 1000
+            return timestamp_us(batch.messages[int(reports.record[settled.rows[row]])])
 
         vin = reports.vin[settled.rows]
         return self._safety.judge(settled.reports, settled.edition, seen_at, vin, believed)
