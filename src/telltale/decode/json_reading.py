@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 from hashlib import blake2b
 from itertools import chain
 from typing import Annotated, Any, Final, Literal
@@ -177,7 +178,13 @@ class Decoder:
     def raw_frame(self, value: bytes, index: int) -> bytes:
         """Return the original bytes of one reading of a value, by its number as decoded."""
         text = value.removeprefix(_BOM)
-        return bytes(_LIST.decode(text)[index]) if _is_list(text) else text
+        return bytes(_readings_of(text)[index]) if _is_list(text) else text
+
+
+@lru_cache(maxsize=1)
+def _readings_of(text: bytes) -> list[msgspec.Raw]:
+    """Return the readings of a list; one after the other is asked for, and the list may be of thousands."""
+    return _LIST.decode(text)
 
 
 JSON: Final = Decoder()

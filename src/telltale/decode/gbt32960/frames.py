@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Final, NamedTuple
 
 import numpy as np
@@ -82,9 +83,15 @@ def split(values: Sequence[bytes]) -> Frames:
 
 def raw_frame(value: bytes, index: int) -> bytes:
     """Return the bytes of one frame of a value, by its number as decoded; the value if there is none."""
-    frames = split([value])
+    frames = _frames_of(value)
     found = np.flatnonzero(frames.index == index)
     return frames.raw(int(found[0])) if len(found) else value
+
+
+@lru_cache(maxsize=1)
+def _frames_of(value: bytes) -> Frames:
+    """Split one value; one frame after the other is asked for, and it may hold thousands."""
+    return split([value])
 
 
 def _unit_sizes(buffer: Array, start: NDArray[np.int64]) -> NDArray[np.int64]:
