@@ -125,7 +125,7 @@ def _receive_times(
     if {*map(len, texts)} == {_EPOCH_DIGITS} and digits.max() <= 9:  # what gateways send, all at once
         decimals = digits.reshape(-1, _EPOCH_DIGITS).astype(np.int64)
         received_at = decimals @ 10 ** np.arange(_EPOCH_DIGITS)[::-1]
-        if EARLIEST_US <= received_at.min() and received_at.max() < LATEST_US:
+        if received_at.min() >= EARLIEST_US and received_at.max() < LATEST_US:
             return received_at, np.zeros(len(texts), bool)
     times = [_time_us(text) for text in texts]
     filled = [
@@ -192,7 +192,12 @@ def settle_times(columns: Array, rule: TimeRule) -> None:
         columns["flags"][mask] |= int(flag)
     columns["observed_at"][standing_in] = received[standing_in]
     columns["time_source"][standing_in] = TimeSource.RECEIVED
-    columns["part"][standing_in] = UNTIMED_PART | (columns["digest"][standing_in] & 0x3FFFFFFF)
+    columns["part"][standing_in] = untimed_part(columns["digest"][standing_in])
+
+
+def untimed_part(digest: Any) -> Any:
+    """Return the part by which readings received in the same microsecond are told apart."""
+    return UNTIMED_PART | (digest & 0x3FFFFFFF)
 
 
 def settle_session(event: SessionEvent, received_at: int, rule: TimeRule) -> tuple[int, TimeSource, int]:

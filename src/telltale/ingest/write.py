@@ -11,6 +11,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
+from telltale.errors import WaitableError
 from telltale.ingest.arrange import Arranged, Ids, Settled, arrange, is_timed, settle
 from telltale.ingest.prepare import Prepared, Slice
 from telltale.ingest.registry import Registry
@@ -21,8 +22,9 @@ from telltale.intake import (
     TimeRule,
     settle_session,
     timestamp_us,
+    untimed_part,
 )
-from telltale.records import Array, Evidence, Flag, Source
+from telltale.records import Array, Evidence, Flag, Source, TimeSource
 from telltale.store import ledger, offsets, readings, safety
 from telltale.store.pool import Connection
 
@@ -57,12 +59,13 @@ class Writer:
     async def write(self, db: Connection, batch: Prepared) -> Written:
         """Commit a batch whole, or leave nothing of it; raises FencedError when a partition was lost."""
         arranged = batch.arranged or await self._register(db, batch)
+        await self._register_sessions(db, batch)
         await self._ensure_partitions(db, arranged.weeks)
         async with db.transaction():
             await offsets.fence(db, [_step(batch, part) for part in batch.slices])
             settled, judged = await self._store_reports(db, batch, arranged)
             sessions = await self._store_sessions(db, batch)
-            letters, rejects = self._letters(batch, settled.outcome, sessions)
+            letters, rejects = await asyncio.to_thread(self._letters, batch, settled.outcome, sessions)
             await ledger.bury(db, letters)
             judged = await self._act_on(db, batch, settled, judged)
             tallies = _tallies(batch, settled.outcome, sessions)
@@ -77,6 +80,12 @@ class Writer:
         arranged = (await asyncio.to_thread(self.arranged, batch)).arranged
         assert arranged is not None  # noqa: S101  all of it is registered now
         return arranged
+
+    async def _register_sessions(self, db: Connection, batch: Prepared) -> None:
+        """Register who logs in or out, before the transaction: memory outlives an id that is rolled back."""
+        if events := batch.decoded.sessions:
+            await self._registry.vehicle_ids(db, [event.vin.encode() for event in events])
+            await self._registry.source_ids(db, _session_sources(batch))
 
     async def _ensure_partitions(self, db: Connection, weeks: frozenset[int]) -> None:
         if new_weeks := weeks - self._weeks:
@@ -155,13 +164,17 @@ class Writer:
         if not events:
             return []
         vehicles = await self._registry.vehicle_ids(db, [event.vin.encode() for event in events])
-        sources = [(event.source, batch.envelopes.gateway(event.record)) for event in events]
+        sources = _session_sources(batch)
         ids = await self._registry.source_ids(db, sources)
         outcomes = []
         for event, vehicle, source in zip(events, vehicles.tolist(), sources, strict=True):
             received = int(batch.envelopes.received_at[event.record])
             observed, time_source, flags = settle_session(event, received, self._times)
-            row = readings.SessionRow(event, vehicle, observed, received, time_source, flags, ids[source])
+            timed = time_source == TimeSource.VEHICLE
+            part = event.sequence if timed else untimed_part(event.digest)
+            row = readings.SessionRow(
+                event, vehicle, part, observed, received, time_source, flags, ids[source]
+            )
             outcomes.append(await readings.store_session(db, row))
         return outcomes
 
@@ -219,16 +232,22 @@ def _sources(batch: Prepared) -> tuple[list[tuple[Source, str]], NDArray[np.int6
     return named, (np.cumsum(present) - 1)[pairs]
 
 
+def _session_sources(batch: Prepared) -> list[tuple[Source, str]]:
+    return [(event.source, batch.envelopes.gateway(event.record)) for event in batch.decoded.sessions]
+
+
 async def _remember_untimed(db: Connection, stored: Array) -> None:
     columns = stored[~is_timed(stored)]
     if len(columns):
-        await readings.remember_untimed(
+        new = await readings.remember_untimed(
             db,
             "report",
             columns["vehicle_id"].tolist(),
             columns["digest"].tolist(),
             columns["observed_at"].tolist(),
         )
+        if len(new) < len(columns):
+            raise WaitableError("another worker is storing the same readings", 0.1)
 
 
 def _rows_by_frame(batch: Prepared) -> dict[tuple[int, int], int]:

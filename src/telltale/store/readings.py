@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from telltale.errors import WaitableError
-from telltale.records import Array, Rows, SessionEvent, Source
+from telltale.records import Array, Rows, SessionEvent, Source, TimeSource
 from telltale.store.copy import FUEL_CELL_LAYOUT, REPORT_LAYOUT, CopyLayout, copy_packed, pack
 from telltale.store.pool import Connection, PostgresError, sqlstate_of
 
@@ -19,37 +19,54 @@ EPOCH: Final = "'1970-01-01T00:00:00Z'::timestamptz"
 
 async def register_vehicles(db: Connection, vins: Sequence[tuple[str, bool]]) -> dict[str, int]:
     """Register unknown vehicles (VIN, well-formed) and return the id of each VIN. Never drops one."""
-    names = [vin for vin, _ in vins]
-    await db.execute(
-        "INSERT INTO vehicle (vin, vin_valid) SELECT * FROM unnest($1::text[], $2::bool[]) ORDER BY 1 "
-        "ON CONFLICT (vin) DO NOTHING",
-        names,
-        [valid for _, valid in vins],
-    )
-    rows = await db.fetch("SELECT vin, id FROM vehicle WHERE vin = ANY($1)", names)
+    ids = await _vehicle_ids(db, [vin for vin, _ in vins])
+    # Who is known is not offered again: each row offered takes an id, in the way of another or not.
+    if new := [pair for pair in vins if pair[0] not in ids]:
+        await db.execute(
+            "INSERT INTO vehicle (vin, vin_valid) SELECT * FROM unnest($1::text[], $2::bool[]) ORDER BY 1 "
+            "ON CONFLICT (vin) DO NOTHING",
+            [vin for vin, _ in new],
+            [valid for _, valid in new],
+        )
+        ids |= await _vehicle_ids(db, [vin for vin, _ in new])
+    return ids
+
+
+async def _vehicle_ids(db: Connection, vins: Sequence[str]) -> dict[str, int]:
+    rows = await db.fetch("SELECT vin, id FROM vehicle WHERE vin = ANY($1)", vins)
     return {row["vin"]: row["id"] for row in rows}
 
 
 async def register_sources(
     db: Connection, sources: Sequence[tuple[Source, str]]
 ) -> dict[tuple[Source, str], int]:
-    """Register (source, gateway) pairs and return their ids."""
-    columns = [
+    """Register (source, gateway) pairs and return their ids, of which there are 32,767 for ever."""
+    ids = await _source_ids(db, sources)
+    if new := [pair for pair in sources if pair not in ids]:  # each row offered takes an id
+        await db.execute(
+            "INSERT INTO source (protocol, edition, command, gateway) SELECT * FROM "
+            "unnest($1::text[], $2::smallint[], $3::smallint[], $4::text[]) ON CONFLICT DO NOTHING",
+            *_source_columns(new),
+        )
+        ids |= await _source_ids(db, new)
+    return ids
+
+
+def _source_columns(sources: Sequence[tuple[Source, str]]) -> tuple[list[str] | list[int], ...]:
+    return (
         [s.protocol for s, _ in sources],
         [s.edition for s, _ in sources],
         [s.command for s, _ in sources],
         [gateway for _, gateway in sources],
-    ]
-    await db.execute(
-        "INSERT INTO source (protocol, edition, command, gateway) "
-        "SELECT * FROM unnest($1::text[], $2::smallint[], $3::smallint[], $4::text[]) ON CONFLICT DO NOTHING",
-        *columns,
     )
+
+
+async def _source_ids(db: Connection, sources: Sequence[tuple[Source, str]]) -> dict[tuple[Source, str], int]:
     rows = await db.fetch(
         "SELECT id, protocol, edition, command, gateway FROM source "
         "WHERE (protocol, edition, command, gateway) IN "
         "(SELECT * FROM unnest($1::text[], $2::smallint[], $3::smallint[], $4::text[]))",
-        *columns,
+        *_source_columns(sources),
     )
     return {
         (Source(row["protocol"], row["edition"], row["command"]), row["gateway"]): row["id"] for row in rows
@@ -118,6 +135,7 @@ async def remember_untimed(
 
 
 _UNIQUE_VIOLATION: Final = "23505"
+_NO_PARTITION: Final = "23514"  # the tables have no other check
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,6 +167,8 @@ async def copy_reports(db: Connection, packed: PackedReports, *, final: bool) ->
             await _copy(db, REPORT_LAYOUT, packed.reports)
             await _copy(db, FUEL_CELL_LAYOUT, packed.fuel_cells)
     except PostgresError as error:
+        if sqlstate_of(error) == _NO_PARTITION:
+            raise WaitableError("retention has dropped a partition that this batch needs", 0.1) from error
         if sqlstate_of(error) != _UNIQUE_VIOLATION:
             raise
         if final:
@@ -201,6 +221,7 @@ class SessionRow:
 
     event: SessionEvent
     vehicle_id: int
+    part: int  # its sequence number; of one whose time stands in, its content
     observed_at: int
     received_at: int
     time_source: int
@@ -211,7 +232,11 @@ class SessionRow:
 async def store_session(db: Connection, row: SessionRow) -> str:
     """Store a login or logout with its pack codes; return stored, duplicate or conflicting."""
     event = row.event
-    key = (row.vehicle_id, event.kind, row.observed_at, event.sequence)
+    key = (row.vehicle_id, event.kind, row.observed_at, row.part)
+    if row.time_source == TimeSource.RECEIVED and not await remember_untimed(
+        db, event.kind, [row.vehicle_id], [event.digest], [row.observed_at]
+    ):
+        return "duplicate"
     provenance = (
         row.received_at,
         row.source_id,
@@ -222,6 +247,6 @@ async def store_session(db: Connection, row: SessionRow) -> str:
     )
     if await db.fetchrow(_SESSION, *key, *provenance) is None:
         return "duplicate" if await db.fetchval(_SESSION_DIGEST, *key) == event.digest else "conflicting"
-    packs = [(row.vehicle_id, row.observed_at, event.sequence, no, code) for no, code in event.pack_codes]
+    packs = [(row.vehicle_id, row.observed_at, row.part, no, code) for no, code in event.pack_codes]
     await db.executemany(_PACK, packs)
     return "stored"
