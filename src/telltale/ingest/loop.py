@@ -7,6 +7,7 @@ import contextlib
 import gc
 import itertools
 import os
+import secrets
 import socket
 import sys
 import time
@@ -15,9 +16,7 @@ from dataclasses import dataclass
 from itertools import groupby
 from typing import Final
 
-import numpy as np
 import structlog
-from numpy.typing import NDArray
 
 from telltale import metrics
 from telltale.broker import Consumer, TopicPartition
@@ -25,13 +24,13 @@ from telltale.config import Settings
 from telltale.errors import FencedError, TelltaleError
 from telltale.ingest import meter
 from telltale.ingest.partitions import Partition, partition_of, runnable
-from telltale.ingest.prepare import Fetched, Options, Prepared, prepare, set_aside
+from telltale.ingest.prepare import Fetched, Options, Prepared, apart, frames_by_slice, prepare, set_aside
 from telltale.ingest.registry import Registry
 from telltale.ingest.safety import SafetyLane
 from telltale.ingest.write import Writer, Written
-from telltale.intake import BadWindow, Message, TimeRule, per_partition
+from telltale.intake import BadWindow, Message, TimeRule
 from telltale.store import offsets, safety
-from telltale.store.pool import Connection, InterfaceError, connect, is_waitable
+from telltale.store.pool import Connection, InterfaceError, connect, is_waitable, may_be_of_the_data
 
 log = structlog.get_logger("telltale.ingest")
 
@@ -76,11 +75,15 @@ def _tune_interpreter() -> None:
 @contextlib.asynccontextmanager
 async def _worker(settings: Settings) -> AsyncIterator[Worker]:
     worker = Worker(settings)
+    orderly = True
     try:
         await worker.start()
         yield worker
+    except Exception as error:
+        orderly = not may_be_of_the_data(error)
+        raise
     finally:
-        await worker.close()
+        await worker.close(orderly=orderly)
 
 
 @dataclass(slots=True)
@@ -96,7 +99,8 @@ class Worker:
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        self._name = f"{socket.gethostname()}:{os.getpid()}"
+        # A container that is started again has the host name and process id of the one before.
+        self._name = f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}"
         times = TimeRule(
             round(settings.future_tolerance_s * 1e6), round(settings.max_age_days * 86_400_000_000)
         )
@@ -125,8 +129,14 @@ class Worker:
         """Tell whether this worker could write a batch now."""
         return self._db is not None and not self._db.is_closed()
 
-    async def close(self) -> None:
-        """Leave in order: hand partitions back, leave the group, close the connection."""
+    async def close(self, *, orderly: bool = True) -> None:
+        """Hand partitions back, leave the group, close the connection.
+
+        Partitions are not handed back where a record may have been the end of this worker: its successors
+        count such ends, and after some of them look for that record.
+        """
+        if not orderly:
+            self._held.clear()
         with contextlib.suppress(Exception):
             async with asyncio.timeout(RELEASE_WAIT_S):  # wait_for can swallow a cancellation before 3.12
                 await self._hand_back(list(self._held))
@@ -144,7 +154,7 @@ class Worker:
                 ahead = asyncio.create_task(self._patiently())
                 if batch is not None and batch[0] == self._generation:
                     await self._write(batch[1])
-                await self._now_and_then()
+                await self._housekeeping()
         finally:
             if ahead is not None:
                 ahead.cancel()
@@ -158,9 +168,22 @@ class Worker:
         except Exception as error:
             if not self._may_pass(error):
                 raise
-            log.warning("kafka or database not available, waiting", error=f"{type(error).__name__}: {error}")
-            await asyncio.sleep(getattr(error, "retry_after_s", 1.0))
+            await self._wait_for_better(error)
             return None
+
+    async def _housekeeping(self) -> None:
+        """Do what is due now and then; what fails for a broker or database that is away is due again."""
+        try:
+            await self._now_and_then()
+        except Exception as error:
+            if not self._may_pass(error):
+                raise
+            await self._wait_for_better(error)
+
+    @staticmethod
+    async def _wait_for_better(error: Exception) -> None:
+        log.warning("kafka or database not available, waiting", error=f"{type(error).__name__}: {error}")
+        await asyncio.sleep(getattr(error, "retry_after_s", 1.0))
 
     # ── fetching ──────────────────────────────────────────────────────────────────────────────────────
 
@@ -220,24 +243,22 @@ class Worker:
 
     async def _alone(
         self, generation: int, suspect: Fetched, fetched: Sequence[Fetched]
-    ) -> tuple[int, Prepared]:
+    ) -> tuple[int, Prepared] | None:
         """Try one record by itself, noted in the database first; set it aside when it has killed before."""
         for part in fetched:
             if part is not suspect:  # comes again after this one
                 self._rewind(part)
         partition, offset = self._partition(suspect), suspect.messages[0].offset
+        if suspect.expected_offset != partition.next_offset:  # the one before it is still being tried
+            self._rewind(suspect)
+            return None
         if partition.is_killer(offset):
             partition.isolate_until_offset = 0
             detail = (
                 f"the worker died {partition.suspect_tries} times while this record was tried alone; "
                 "fix the decoder, then redrive it"
             )
-            log.error(
-                "record set aside",
-                topic=suspect.place.topic,
-                partition=suspect.place.partition,
-                offset=offset,
-            )
+            _say_set_aside(suspect, "KILLED_WORKER")
             return generation, set_aside(suspect, "KILLED_WORKER", detail)
         async with self._session() as db:
             await offsets.mark_suspect(db, suspect.place, suspect.epoch, offset)
@@ -251,9 +272,12 @@ class Worker:
     # ── writing ───────────────────────────────────────────────────────────────────────────────────────
 
     async def _write(self, batch: Prepared) -> None:
+        """Commit a batch, unless the stream it comes from is mostly bad."""
+        if not await self._halts(batch):
+            await self._store(batch)
+
+    async def _store(self, batch: Prepared) -> None:
         """Commit a batch, waiting out what can be waited out; a lost partition drops it."""
-        if await self._halts(batch):
-            return
         deadline = time.monotonic() + RETRY_SHARE * self._settings.max_poll_interval_s
         for attempt in itertools.count():
             try:
@@ -266,8 +290,26 @@ class Worker:
                 await self._start_over()
                 return
             except Exception as error:
+                if may_be_of_the_data(error):
+                    await self._store_apart(batch, error)
+                    return
                 await self._wait_out(error, deadline, min(0.1 * 2**attempt, 5.0))
         self._committed(batch, written)
+
+    async def _store_apart(self, batch: Prepared, error: Exception) -> None:
+        """Find the records for which a batch cannot be stored, and set only those aside."""
+        parts, generation = apart(batch), self._generation
+        if len(parts) > 1:
+            for part in parts:
+                if generation == self._generation:
+                    await self._store(await asyncio.to_thread(self._prepare, part))
+            return
+        if not batch.sources:  # it was to be set aside already
+            raise error
+        (record,) = parts[0]
+        said = f"{type(error).__name__}: {error}".splitlines()[0]  # the evidence may tell more than a log may
+        _say_set_aside(record, type(error).__name__)
+        await self._write(set_aside(record, "NOT_STORABLE", f"the record cannot be stored: {said}"))
 
     async def _wait_out(self, error: Exception, deadline: float, wait_s: float) -> None:
         """Wait before a batch is tried again, or raise: not to be waited out, or waited for long enough."""
@@ -294,6 +336,7 @@ class Worker:
             reached = await offsets.offsets(db, list(held))
             ends = {part.place: batch.messages[part.stop - 1].offset + 1 for part in batch.slices}
             if all(reached[place] == (held[place], ends[place]) for place in held):
+                self._safety.load(await safety.load_rule_states(db))  # memory has missed that batch
                 return None
         return await self._writer.write(db, batch)
 
@@ -308,7 +351,7 @@ class Worker:
 
     async def _halts(self, batch: Prepared) -> bool:
         """Halt a partition whose stream is mostly bad before its batch drains into the dead letters."""
-        frames, rejected = _frames(batch)
+        frames, rejected = frames_by_slice(batch)
         for i, part in enumerate(batch.slices):
             partition = self._held.get(TopicPartition(part.place.topic, part.place.partition))
             if partition is None or partition.epoch != part.epoch:
@@ -446,15 +489,6 @@ class Worker:
         return TopicPartition(partition.place.topic, partition.place.partition)
 
 
-def _frames(batch: Prepared) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Return how many frames, and how many rejected ones, each slice of a batch holds."""
-    decoded = batch.decoded
-    per_message = np.bincount(decoded.reports.record, minlength=len(batch.messages)) + decoded.control
-    for event in decoded.sessions:
-        per_message[event.record] += 1
-    rejected = np.zeros(len(batch.messages), np.int64)
-    for item in decoded.evidence:
-        rejected[item.record] += item.outcome == "rejected"
-    slices = len(batch.slices)
-    bad = per_partition(rejected, batch.slice_of, slices)
-    return per_partition(per_message, batch.slice_of, slices) + bad, bad
+def _say_set_aside(record: Fetched, reason: str) -> None:
+    place, offset = record.place, record.messages[0].offset
+    log.error("record set aside", topic=place.topic, partition=place.partition, offset=offset, reason=reason)

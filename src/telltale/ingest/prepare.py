@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from telltale.decode import Decoder, decoder_for
 from telltale.ingest.arrange import Arranged
-from telltale.intake import Envelopes, Message, TimeRule, envelopes_of, merge, settle_times
+from telltale.intake import Envelopes, Message, TimeRule, envelopes_of, merge, per_partition, settle_times
 from telltale.records import Decoded, Evidence, Flag, Source, Values, no_reports
 from telltale.store.offsets import Place
 
@@ -86,6 +86,30 @@ def set_aside(fetched: Fetched, reason: str, detail: str) -> Prepared:
     batch = _undecoded([fetched])
     values = Values([m.value or b"" for m in batch.messages], batch.envelopes.received_at)
     return replace(batch, decoded=_refuse_all(values, reason, detail))
+
+
+def records_of(batch: Prepared) -> list[Fetched]:
+    """Return the records of a batch as they were fetched."""
+    return [
+        Fetched(part.place, part.epoch, part.expected_offset, batch.messages[part.start : part.stop])
+        for part in batch.slices
+    ]
+
+
+def apart(batch: Prepared) -> list[list[Fetched]]:
+    """Return the records of a batch in two parts, the earlier ones first; in one when it is of one record."""
+    parts = records_of(batch)
+    if len(parts) > 1:
+        return [parts[: len(parts) // 2], parts[len(parts) // 2 :]]
+    (part,) = parts
+    half = len(part.messages) // 2
+    if not half:
+        return [parts]
+    first, second = part.messages[:half], part.messages[half:]
+    return [
+        [replace(part, messages=first)],
+        [replace(part, messages=second, expected_offset=first[-1].offset + 1)],
+    ]
 
 
 def _undecoded(fetched: Sequence[Fetched]) -> Prepared:
@@ -170,3 +194,17 @@ def _without_nameless(decoded: Decoded, batch: Prepared) -> Decoded:
     lost = {(item.record, item.frame) for item in refused}
     kept = tuple(item for item in decoded.evidence if (item.record, item.frame) not in lost)
     return replace(decoded, reports=reports.take(np.flatnonzero(~nameless)), evidence=kept + refused)
+
+
+def frames_by_slice(batch: Prepared) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Return how many frames, and how many rejected ones, each slice of a batch holds."""
+    decoded = batch.decoded
+    per_message = np.bincount(decoded.reports.record, minlength=len(batch.messages)) + decoded.control
+    for event in decoded.sessions:
+        per_message[event.record] += 1
+    rejected = np.zeros(len(batch.messages), np.int64)
+    for item in decoded.evidence:
+        rejected[item.record] += item.outcome == "rejected"
+    slices = len(batch.slices)
+    bad = per_partition(rejected, batch.slice_of, slices)
+    return per_partition(per_message, batch.slice_of, slices) + bad, bad

@@ -37,6 +37,11 @@ class DeadLetter:
     received_at: int
 
 
+def _storable(text: str) -> str:
+    """Return a text that the database takes: no NUL, no half of a surrogate pair."""
+    return text.replace("\x00", "\\x00").encode("utf-8", "backslashreplace").decode()
+
+
 async def bury(db: Connection, letters: Sequence[DeadLetter]) -> None:
     """Keep what was refused, decoded in part, or contradicts what is stored."""
     rows = [
@@ -49,7 +54,7 @@ async def bury(db: Connection, letters: Sequence[DeadLetter]) -> None:
             letter.outcome,
             letter.protocol,
             letter.reason,
-            letter.detail.replace("\x00", "\\x00"),
+            _storable(letter.detail),
             letter.byte_offset,
             letter.vehicle_id,
             letter.observed_at,

@@ -7,7 +7,7 @@ from typing import Any, Final, TypeAlias
 import asyncpg
 import orjson
 
-from telltale.errors import WaitableError
+from telltale.errors import TelltaleError, WaitableError
 
 Pool: TypeAlias = asyncpg.Pool
 Connection: TypeAlias = asyncpg.Connection
@@ -55,6 +55,23 @@ def is_waitable(exc: BaseException, connection: Connection | None = None) -> boo
     if isinstance(exc, asyncpg.InternalClientError):  # the server ended the session in mid-operation
         return True
     return isinstance(exc, asyncpg.InterfaceError) and connection is not None and connection.is_closed()
+
+
+# Data exception, integrity constraint, program limit: what was to be stored is refused, again and again.
+REFUSED_CLASSES: Final = frozenset({"22", "23", "54"})
+
+
+def may_be_of_the_data(exc: BaseException) -> bool:
+    """Tell whether an error may come from what was to be stored, not from the server or the statement.
+
+    An error that is neither the database's nor said on purpose is a bug that some value has met.
+    """
+    if isinstance(exc, TelltaleError) or not isinstance(exc, Exception) or is_waitable(exc):
+        return False
+    state = sqlstate_of(exc)
+    if state is not None:
+        return state[:2] in REFUSED_CLASSES
+    return isinstance(exc, ValueError) or not isinstance(exc, asyncpg.InterfaceError)
 
 
 async def prepare(connection: Connection) -> None:
