@@ -12,7 +12,7 @@ import socket
 import sys
 import time
 from collections.abc import AsyncIterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import groupby
 from typing import Final
 
@@ -236,15 +236,15 @@ class Worker:
         if partition is None or not messages:
             return None
         if partition.isolating:
-            messages = messages[:1]
-            self._consumer.seek(tp, messages[0].offset + 1)
+            messages = messages[: partition.cautious_records]
+            self._consumer.seek(tp, messages[-1].offset + 1)
         expected, self._position[tp] = self._position[tp], messages[-1].offset + 1
-        return Fetched(partition.place, partition.epoch, expected, messages)
+        return Fetched(partition.place, partition.epoch, expected, messages, partition.isolating)
 
     async def _alone(
         self, generation: int, suspect: Fetched, fetched: Sequence[Fetched]
     ) -> tuple[int, Prepared] | None:
-        """Try one record by itself, noted in the database first; set it aside when it has killed before."""
+        """Try a few records by themselves, one at first; set one aside that has killed whoever tried it."""
         for part in fetched:
             if part is not suspect:  # comes again after this one
                 self._rewind(part)
@@ -253,15 +253,19 @@ class Worker:
             self._rewind(suspect)
             return None
         if partition.is_killer(offset):
-            partition.isolate_until_offset = 0
+            partition.cautious_records = 0
             detail = (
                 f"the worker died {partition.suspect_tries} times while this record was tried alone; "
                 "fix the decoder, then redrive it"
             )
             _say_set_aside(suspect, "KILLED_WORKER")
-            return generation, set_aside(suspect, "KILLED_WORKER", detail)
-        async with self._session() as db:
-            await offsets.mark_suspect(db, suspect.place, suspect.epoch, offset)
+            innocent = replace(suspect, messages=suspect.messages[:1], suspected=False)
+            self._position[self._tp(partition)] = offset + 1
+            self._consumer.seek(self._tp(partition), offset + 1)
+            return generation, set_aside(innocent, "KILLED_WORKER", detail)
+        if len(suspect.messages) == 1:
+            async with self._session() as db:
+                await offsets.mark_suspect(db, suspect.place, suspect.epoch, offset)
         return generation, await asyncio.to_thread(self._prepare, [suspect])
 
     def _rewind(self, part: Fetched) -> None:
@@ -346,6 +350,7 @@ class Worker:
             if partition is not None and partition.epoch == part.epoch:
                 last = batch.messages[part.stop - 1]
                 partition.next_offset, partition.last_timestamp_ms = last.offset + 1, last.timestamp
+                partition.went_well(self._settings.batch_records)
         if written is not None:
             meter.ingested(batch, written)
 
@@ -407,7 +412,7 @@ class Worker:
             numbers = [tp.partition for tp in parts]
             for held in await offsets.take_over(db, self._cluster, topic, numbers, self._name):
                 tp = TopicPartition(topic, held.place.partition)
-                self._held[tp] = partition_of(held, window, self._settings.batch_records)
+                self._held[tp] = partition_of(held, window)
                 self._position[tp] = held.next_offset
                 self._consumer.seek(tp, held.next_offset)
         self._safety.load(await safety.load_rule_states(db))

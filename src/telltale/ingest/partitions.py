@@ -11,7 +11,7 @@ from telltale.store.offsets import Held, Place
 
 # A predecessor that died this often without moving the offset was probably killed by a record.
 ATTEMPTS_BEFORE_ISOLATION: Final = 3
-TRIES_ALONE: Final = 2
+TRIES_ALONE: Final = 3
 
 
 @dataclass(slots=True)
@@ -24,22 +24,31 @@ class Partition:
     allow_until_offset: int
     window: BadWindow
     halt_reason: str | None = None
-    isolate_until_offset: int = 0  # records below this offset are tried one by one
+    cautious_records: int = 0  # most records to try at once while one is suspected; 0 = no suspicion
     suspect_offset: int | None = None
     suspect_tries: int = 0
     last_timestamp_ms: int = 0  # of the newest record stored
 
     @property
     def isolating(self) -> bool:
-        """Tell whether records are being tried one at a time."""
-        return self.next_offset < self.isolate_until_offset
+        """Tell whether a record is suspected of killing workers."""
+        return self.cautious_records > 0
+
+    def went_well(self, batch_records: int) -> None:
+        """Try twice as many records next time; a whole batch that went well ends the suspicion.
+
+        Every death starts again at one record, nearer to the one that kills: some log2(batch) deaths in all.
+        """
+        if self.isolating:
+            doubled = 2 * self.cautious_records
+            self.cautious_records = doubled if doubled <= batch_records else 0
 
     def is_killer(self, offset: int) -> bool:
         """Tell whether this record was tried alone and its worker died each time."""
         return self.suspect_offset == offset and self.suspect_tries >= TRIES_ALONE
 
 
-def partition_of(held: Held, window: BadWindow, batch_records: int) -> Partition:
+def partition_of(held: Held, window: BadWindow) -> Partition:
     """Return the working memory of a partition just taken over."""
     isolate = held.attempts >= ATTEMPTS_BEFORE_ISOLATION
     return Partition(
@@ -49,7 +58,7 @@ def partition_of(held: Held, window: BadWindow, batch_records: int) -> Partition
         held.allow_until_offset,
         window,
         held.halt_reason,
-        held.next_offset + batch_records if isolate else 0,
+        1 if isolate else 0,
         held.suspect_offset,
         held.suspect_tries,
     )

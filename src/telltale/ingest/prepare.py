@@ -24,6 +24,7 @@ class Slice:
     expected_offset: int  # where the database must stand for this slice to follow
     start: int
     stop: int
+    suspected: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +35,7 @@ class Fetched:
     epoch: int
     expected_offset: int
     messages: Sequence[Message]
+    suspected: bool = False  # one of them may have killed workers
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,7 +120,9 @@ def _undecoded(fetched: Sequence[Fetched]) -> Prepared:
     for part in fetched:
         start = len(messages)
         messages += part.messages
-        slices.append(Slice(part.place, part.epoch, part.expected_offset, start, len(messages)))
+        slices.append(
+            Slice(part.place, part.epoch, part.expected_offset, start, len(messages), part.suspected)
+        )
     return Prepared(
         tuple(slices),
         messages,

@@ -218,7 +218,9 @@ _OTHER_CONTENT: Final = "a reading of this identity with other content is stored
 
 def _step(batch: Prepared, part: Slice) -> offsets.Step:
     last = batch.messages[part.stop - 1]
-    return offsets.Step(part.place, part.epoch, part.expected_offset, last.offset + 1, last.timestamp)
+    return offsets.Step(
+        part.place, part.epoch, part.expected_offset, last.offset + 1, last.timestamp, part.suspected
+    )
 
 
 def _sources(batch: Prepared) -> tuple[list[tuple[Source, str]], NDArray[np.int64]]:

@@ -46,6 +46,7 @@ class Step:
     expected_offset: int
     next_offset: int
     last_timestamp_ms: int
+    suspected: bool = False  # a record behind these may kill the worker: its deaths stay counted
 
 
 _TERMINATE: Final = """
@@ -60,7 +61,8 @@ INSERT INTO ingest_offset (cluster, topic, partition) SELECT $1, $2, unnest($3::
 # An unclean predecessor left its name; when the offset has not moved since it took over, that is one attempt.
 _TAKE_OVER: Final = """
 UPDATE ingest_offset SET epoch = epoch + 1,
-    attempts = CASE WHEN worker = '' THEN 0 WHEN assigned_offset = next_offset THEN attempts + 1 ELSE 0 END,
+    attempts = CASE WHEN worker = '' THEN 0
+                    WHEN assigned_offset = next_offset OR attempts > 0 THEN attempts + 1 ELSE 0 END,
     assigned_offset = next_offset, worker = $4, backend_pid = pg_backend_pid(),
     backend_start = (SELECT backend_start FROM pg_stat_activity WHERE pid = pg_backend_pid()),
     updated_at = now()
@@ -79,10 +81,12 @@ UPDATE ingest_offset SET backend_pid = pg_backend_pid(),
 WHERE cluster = $1 AND topic = $2 AND partition = $3 AND epoch = $4
 """
 _FENCE: Final = """
-UPDATE ingest_offset o SET next_offset = n.next_offset, attempts = 0, suspect_offset = NULL,
-    suspect_tries = 0, last_timestamp_ms = n.timestamp_ms, updated_at = now()
-FROM unnest($1::text[], $2::text[], $3::int[], $4::bigint[], $5::bigint[], $6::bigint[], $7::bigint[])
-    AS n(cluster, topic, partition, epoch, expected_offset, next_offset, timestamp_ms)
+UPDATE ingest_offset o SET next_offset = n.next_offset, suspect_offset = NULL, suspect_tries = 0,
+    attempts = CASE WHEN n.suspected THEN attempts ELSE 0 END, last_timestamp_ms = n.timestamp_ms,
+    updated_at = now()
+FROM unnest($1::text[], $2::text[], $3::int[], $4::bigint[], $5::bigint[], $6::bigint[], $7::bigint[],
+            $8::bool[])
+    AS n(cluster, topic, partition, epoch, expected_offset, next_offset, timestamp_ms, suspected)
 WHERE o.cluster = n.cluster AND o.topic = n.topic AND o.partition = n.partition
   AND o.epoch = n.epoch AND o.next_offset = n.expected_offset
 """
@@ -155,6 +159,7 @@ async def fence(db: Connection, steps: Sequence[Step]) -> None:
                 s.expected_offset,
                 s.next_offset,
                 s.last_timestamp_ms,
+                s.suspected,
             )
             for s in steps
         ),
