@@ -6,16 +6,18 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 import asyncpg
 import numpy as np
 import pytest
-from tests.ingest.reports import NOON_US, VINS, frames
+from tests.ingest.reports import HEADERS, NOON_US, VINS, frames
 from tests.ingest.test_ingest import accounted, ingesting, send
 from tests.servers.postgres import DatabaseUrls
+from tests.test_intake import Record
 
 from telltale.broker import Producer
 from telltale.config import Settings
 from telltale.decode.gbt32960.encode import encode_login
 from telltale.ingest import prepare
+from telltale.ingest.loop import Worker
 from telltale.records import Source
-from telltale.store import readings
+from telltale.store import offsets, readings, safety
 from telltale.store.pool import connect
 
 Topics = Callable[..., Awaitable[tuple[str, str]]]
@@ -208,6 +210,49 @@ async def until_waiting_for_a_lock(db: asyncpg.Connection) -> None:
             return
         await asyncio.sleep(0.05)
     raise AssertionError("nobody waits for a lock")
+
+
+async def test_a_partition_that_retention_has_dropped_is_made_again(
+    kafka: str, settings: Settings, db: asyncpg.Connection
+) -> None:
+    messages = frames(4)
+    async with ingesting(settings) as worker:
+        await send(kafka, settings.live_topic, messages[:2])
+        await accounted(db, 2, worker)
+        assert await db.fetch("SELECT * FROM telltale.drop_readings_before('2100-01-01')")
+        await send(kafka, settings.live_topic, messages[2:])
+        assert await accounted(db, 4, worker) == {"sent": 4, "stored": 4}
+
+
+async def test_after_an_ambiguous_commit_memory_holds_what_that_commit_stored(
+    database_urls: DatabaseUrls,
+) -> None:
+    settings = Settings(kafka="127.0.0.1:9", database=database_urls.ingest, live_topic="t")
+    worker = Worker(settings)
+    db = await connect(database_urls.ingest, role_name="ingest", timeout_s=10)
+    try:
+        (held,) = await offsets.take_over(db, "c", "t", [0], "w")
+        record = Record(frames(1)[0][1], tuple(HEADERS))
+        batch = worker._prepare([prepare.Fetched(held.place, held.epoch, 0, [record])])
+        vehicle = (await readings.register_vehicles(db, [("A", False)]))["A"]
+        await db.execute("UPDATE ingest_offset SET next_offset = 1")
+        await safety.save_rule_states(db, [(vehicle, 1, {"judged_until": 1, "entries": {}})], ())
+        assert await worker._commit(db, batch, again=True) is None
+        assert worker._safety._states.keys() == {vehicle}
+    finally:
+        await worker._consumer.stop()
+        await db.close()
+
+
+async def test_an_older_safety_state_does_not_replace_a_newer_one(database_urls: DatabaseUrls) -> None:
+    db = await connect(database_urls.ingest, role_name="ingest", timeout_s=10)
+    try:
+        vehicle = (await readings.register_vehicles(db, [("A", False)]))["A"]
+        for until in (5, 9, 7):
+            await safety.save_rule_states(db, [(vehicle, until, {"judged_until": until})], ())
+        assert await safety.load_rule_states(db) == {vehicle: {"judged_until": 9}}
+    finally:
+        await db.close()
 
 
 async def test_a_hand_back_in_order_starts_the_count_of_ends_again(

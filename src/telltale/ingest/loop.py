@@ -294,10 +294,12 @@ class Worker:
                 await self._start_over()
                 return
             except Exception as error:
-                if may_be_of_the_data(error):
+                if not may_be_of_the_data(error):
+                    await self._wait_out(error, deadline, min(0.1 * 2**attempt, 5.0))
+                elif attempt:
                     await self._store_apart(batch, error)
                     return
-                await self._wait_out(error, deadline, min(0.1 * 2**attempt, 5.0))
+                self._writer.forget_partitions()  # retention may have dropped one that is needed
         self._committed(batch, written)
 
     async def _store_apart(self, batch: Prepared, error: Exception) -> None:
@@ -326,7 +328,6 @@ class Worker:
                 f"{said}; nothing is lost, start again when it is back"
             ) from error
         log.warning("database not available, waiting", error=said, wait_s=wait_s)
-        self._writer.forget_partitions()
         await asyncio.sleep(wait_s)
 
     def _may_pass(self, error: Exception) -> bool:
@@ -431,7 +432,12 @@ class Worker:
             self._untaken -= set(revoked)
             gone = [self._held.pop(tp) for tp in revoked if tp in self._held]
             if gone and self._db is not None and not self._db.is_closed():
-                await offsets.release(self._db, [(p.place, p.epoch) for p in gone])
+                try:
+                    await offsets.release(self._db, [(p.place, p.epoch) for p in gone])
+                except BaseException:  # interrupted or refused: nobody may wait on this connection again
+                    self._db.terminate()
+                    self._db = None
+                    raise
 
     # ── now and then ──────────────────────────────────────────────────────────────────────────────────
 

@@ -135,7 +135,6 @@ async def remember_untimed(
 
 
 _UNIQUE_VIOLATION: Final = "23505"
-_NO_PARTITION: Final = "23514"  # the tables have no other check
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,8 +166,6 @@ async def copy_reports(db: Connection, packed: PackedReports, *, final: bool) ->
             await _copy(db, REPORT_LAYOUT, packed.reports)
             await _copy(db, FUEL_CELL_LAYOUT, packed.fuel_cells)
     except PostgresError as error:
-        if sqlstate_of(error) == _NO_PARTITION:
-            raise WaitableError("retention has dropped a partition that this batch needs", 0.1) from error
         if sqlstate_of(error) != _UNIQUE_VIOLATION:
             raise
         if final:
