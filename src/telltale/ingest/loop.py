@@ -258,7 +258,7 @@ class Worker:
                 f"the worker died {partition.suspect_tries} times while this record was tried alone; "
                 "fix the decoder, then redrive it"
             )
-            _say_set_aside(suspect, "KILLED_WORKER")
+            meter.set_aside(suspect, "KILLED_WORKER")
             innocent = replace(suspect, messages=suspect.messages[:1], suspected=False)
             self._position[self._tp(partition)] = offset + 1
             self._consumer.seek(self._tp(partition), offset + 1)
@@ -314,7 +314,7 @@ class Worker:
             raise error
         (record,) = parts[0]
         said = f"{type(error).__name__}: {error}".splitlines()[0]  # the evidence may tell more than a log may
-        _say_set_aside(record, type(error).__name__)
+        meter.set_aside(record, type(error).__name__)
         await self._write(set_aside(record, "NOT_STORABLE", f"the record cannot be stored: {said}"))
 
     async def _wait_out(self, error: Exception, deadline: float, wait_s: float) -> None:
@@ -498,8 +498,3 @@ class Worker:
     @staticmethod
     def _tp(partition: Partition) -> TopicPartition:
         return TopicPartition(partition.place.topic, partition.place.partition)
-
-
-def _say_set_aside(record: Fetched, reason: str) -> None:
-    place, offset = record.place, record.messages[0].offset
-    log.error("record set aside", topic=place.topic, partition=place.partition, offset=offset, reason=reason)

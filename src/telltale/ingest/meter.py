@@ -6,11 +6,15 @@ import time
 from collections import Counter
 from collections.abc import Mapping
 
+import structlog
+
 from telltale import metrics
 from telltale.broker import TopicPartition
 from telltale.ingest.partitions import Partition
-from telltale.ingest.prepare import Prepared
+from telltale.ingest.prepare import Fetched, Prepared
 from telltale.ingest.write import Written
+
+log = structlog.get_logger("telltale.ingest")
 
 
 def ingested(batch: Prepared, written: Written) -> None:
@@ -38,6 +42,12 @@ def dropped(batch: Prepared) -> None:
     """Count a batch that was refused because another worker has taken over."""
     for part in batch.slices:
         metrics.BATCHES.labels(part.place.topic, "fenced").inc()
+
+
+def set_aside(record: Fetched, reason: str) -> None:
+    """Say where a record was set aside, and nothing of what is in it."""
+    place, offset = record.place, record.messages[0].offset
+    log.error("record set aside", topic=place.topic, partition=place.partition, offset=offset, reason=reason)
 
 
 def held(partitions: Mapping[TopicPartition, Partition], lag: Mapping[TopicPartition, int | None]) -> None:

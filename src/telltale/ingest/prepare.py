@@ -93,7 +93,13 @@ def set_aside(fetched: Fetched, reason: str, detail: str) -> Prepared:
 def records_of(batch: Prepared) -> list[Fetched]:
     """Return the records of a batch as they were fetched."""
     return [
-        Fetched(part.place, part.epoch, part.expected_offset, batch.messages[part.start : part.stop])
+        Fetched(
+            part.place,
+            part.epoch,
+            part.expected_offset,
+            batch.messages[part.start : part.stop],
+            part.suspected,
+        )
         for part in batch.slices
     ]
 
