@@ -40,6 +40,7 @@ COURTESY_COMMIT_S: Final = 1.0
 RELEASE_WAIT_S: Final = 5.0
 # Of the poll interval, what a batch may spend on retries before the worker gives up in order.
 RETRY_SHARE: Final = 0.8
+RECORD_BYTES: Final = 500  # a batch of larger values, of many frames each, holds fewer of them
 GC_THRESHOLD: Final = 200_000  # new objects
 SWITCH_S: Final = 0.0005
 
@@ -222,13 +223,18 @@ class Worker:
     ) -> Mapping[TopicPartition, Sequence[Message]]:
         if live:
             wait_ms = 0 if backlog and self._backlog_waits else IDLE_WAIT_MS
-            if records := await self._consumer.fetch(live, self._settings.batch_records, wait_ms):
+            if records := await self._read(live, self._settings.batch_records, wait_ms):
                 return records
         if not backlog:
             return {}
-        records = await self._consumer.fetch(backlog, self._settings.backlog_batch_records, IDLE_WAIT_MS)
+        records = await self._read(backlog, self._settings.backlog_batch_records, IDLE_WAIT_MS)
         self._backlog_waits = bool(records)
         return records
+
+    async def _read(
+        self, partitions: Sequence[TopicPartition], records: int, wait_ms: int
+    ) -> Mapping[TopicPartition, Sequence[Message]]:
+        return await self._consumer.fetch(partitions, records, wait_ms, records * RECORD_BYTES)
 
     def _accept(self, tp: TopicPartition, messages: Sequence[Message]) -> Fetched | None:
         """Take fetched records as the next ones of a partition this worker holds."""
