@@ -168,15 +168,15 @@ async def phase(on: Stand, rate: float, seconds: float, per_value: int, backlog:
             environment = settings_of(on, database, live, backlog)
             process = undo.enter_context(worker("ingest", environment=environment))
             async with Producer(on.kafka) as producer:
-                offering = asyncio.create_task(
-                    offer(producer, live, Stream(per_value, start_us), rate, seconds)
-                )
+                stream = Stream(per_value, start_us)
+                await producer.send_many(live, stream.take(VEHICLES))  # the fleet is known, the worker runs
+                await until_sent(db, VEHICLES, process, 0.2)
+                offering = asyncio.create_task(offer(producer, live, stream, rate, seconds))
                 await asyncio.sleep(WARM_UP_S)
                 before, began = await _backlog(db, backlog), time.perf_counter()
                 await alarm(producer, live, due)
                 after, took = await _backlog(db, backlog), time.perf_counter() - began
                 reached = await offering
-            await until_sent(db, len(due), process, 0.2)
             latencies = await asyncio.to_thread(_arrivals, listener, len(due))
             await db.close()
     return Outcome(latencies, len(due), reached, (after - before) / took)
