@@ -35,6 +35,14 @@ test-postgres15: setup  ## the store's tests on Debian's PostgreSQL 15 (package 
 test-kafka: setup  ## ingest and end-to-end suites on Apache Kafka (needs Java 17 and Maven)
 	TELLTALE_TEST_KAFKA=apache $(BIN)/python -m pytest -q $(wildcard tests/broker tests/ingest tests/e2e)
 
+bench: setup  ## how fast, how late, how much memory; results of the last run are in benchmarks/RESULTS.md
+	$(BIN)/python benchmarks/decode.py
+	$(BIN)/python benchmarks/shapes.py
+	$(BIN)/python benchmarks/safety.py
+	$(BIN)/python -m benchmarks.ingest
+	$(BIN)/python -m benchmarks.latency
+	$(BIN)/python -m benchmarks.memory
+
 schemas: setup  ## write the contracts that are made from code into schemas/
 	$(BIN)/python schemas/write.py
 
