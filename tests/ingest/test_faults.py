@@ -268,3 +268,24 @@ async def test_a_record_that_kills_the_worker_is_set_aside(
     letter = await db.fetchrow("SELECT reason, raw FROM telltale.dead_letter")
     assert tuple(letter) == ("KILLED_WORKER", KILLER)
     assert 4 <= deaths <= 12
+
+
+async def test_a_worker_told_to_stop_while_the_database_is_away_stops_at_once(
+    kafka: str, topics: Topics, tmp_path: Path
+) -> None:
+    live, backlog = await topics(1)
+    server = launch_postgres(tmp_path / "postgres")
+    try:
+        await migrate(server.address)
+        settings = faulty(kafka, live, backlog, server.address.replace("postgres@", "telltale_ingest@"))
+        with workers(settings, tmp_path) as (worker,):
+            async with Gateway(kafka, live):
+                await worker.until_assigned()
+                async with connected(server.address) as db:
+                    await until_progress(db)
+                server.stop()
+                while "database not available" not in worker.log.read_text():
+                    await asyncio.sleep(0.1)
+            assert worker.stop(timeout_s=10) == 0
+    finally:
+        server.stop()

@@ -23,6 +23,7 @@ from telltale.broker import Consumer, TopicPartition
 from telltale.config import Settings
 from telltale.errors import FencedError, TelltaleError
 from telltale.ingest import meter
+from telltale.ingest.database import Database
 from telltale.ingest.partitions import Partition, partition_of, runnable
 from telltale.ingest.prepare import Fetched, Options, Prepared, apart, frames_by_slice, prepare, set_aside
 from telltale.ingest.registry import Registry
@@ -30,7 +31,7 @@ from telltale.ingest.safety import SafetyLane
 from telltale.ingest.write import Writer, Written
 from telltale.intake import BadWindow, Message, TimeRule
 from telltale.store import offsets, safety
-from telltale.store.pool import Connection, InterfaceError, connect, is_waitable, may_be_of_the_data
+from telltale.store.pool import Connection, is_waitable, may_be_of_the_data
 
 log = structlog.get_logger("telltale.ingest")
 
@@ -87,6 +88,10 @@ async def _worker(settings: Settings) -> AsyncIterator[Worker]:
         await worker.close(orderly=orderly)
 
 
+class _ToldToStopError(Exception):
+    """The worker was told to stop while it waited for the database."""
+
+
 @dataclass(slots=True)
 class _Pace:
     """When things that happen now and then happened last (monotonic seconds)."""
@@ -112,23 +117,24 @@ class Worker:
         self._cluster = ""
         self._held: dict[TopicPartition, Partition] = {}
         self._position: dict[TopicPartition, int] = {}  # where the next fetched record must follow on
-        self._db: Connection | None = None
-        self._database = asyncio.Lock()  # one user of the connection at a time
+        self._database = Database(settings, lambda: [(p.place, p.epoch) for p in self._held.values()])
         self._generation = 0  # raised when fetched batches are no longer to be written
         self._backlog_waits = False
+        self._stop = asyncio.Event()
         self._pace = _Pace()
         self._untaken: set[TopicPartition] = set()  # assigned while the database was away
 
     async def start(self) -> None:
         """Connect to both ends and join the group."""
-        await self._connected()
+        async with self._database.session():
+            pass
         await self._consumer.start()
         self._cluster = await self._consumer.cluster_id()
 
     @property
     def ready(self) -> bool:
         """Tell whether this worker could write a batch now."""
-        return self._db is not None and not self._db.is_closed()
+        return self._database.is_connected
 
     async def close(self, *, orderly: bool = True) -> None:
         """Hand partitions back, leave the group, close the connection.
@@ -142,12 +148,11 @@ class Worker:
             async with asyncio.timeout(RELEASE_WAIT_S):  # wait_for can swallow a cancellation before 3.12
                 await self._hand_back(list(self._held))
         await self._consumer.stop()
-        if self._db is not None:
-            with contextlib.suppress(Exception):
-                await self._db.close(timeout=RELEASE_WAIT_S)
+        await self._database.close(RELEASE_WAIT_S)
 
     async def run(self, stop: asyncio.Event) -> None:
         """Fetch and write until told to stop; what is being written is finished first."""
+        self._stop = stop
         ahead: asyncio.Task[tuple[int, Prepared] | None] | None = None
         try:
             while not stop.is_set():
@@ -156,6 +161,8 @@ class Worker:
                 if batch is not None and batch[0] == self._generation:
                     await self._write(batch[1])
                 await self._housekeeping()
+        except _ToldToStopError:
+            log.warning("stopped while the database was away: the batch under way is read again")
         finally:
             if ahead is not None:
                 ahead.cancel()
@@ -167,7 +174,7 @@ class Worker:
         try:
             return await self._next()
         except Exception as error:
-            if not self._may_pass(error):
+            if not self._database.may_pass(error):
                 raise
             await self._wait_for_better(error)
             return None
@@ -177,7 +184,7 @@ class Worker:
         try:
             await self._now_and_then()
         except Exception as error:
-            if not self._may_pass(error):
+            if not self._database.may_pass(error):
                 raise
             await self._wait_for_better(error)
 
@@ -270,7 +277,7 @@ class Worker:
             self._consumer.seek(self._tp(partition), offset + 1)
             return generation, set_aside(innocent, "KILLED_WORKER", detail)
         if len(suspect.messages) == 1:
-            async with self._session() as db:
+            async with self._database.session() as db:
                 await offsets.mark_suspect(db, suspect.place, suspect.epoch, offset)
         return generation, await asyncio.to_thread(self._prepare, [suspect])
 
@@ -291,7 +298,7 @@ class Worker:
         deadline = time.monotonic() + RETRY_SHARE * self._settings.max_poll_interval_s
         for attempt in itertools.count():
             try:
-                async with self._session() as db:
+                async with self._database.session() as db:
                     written = await self._commit(db, batch, again=attempt > 0)
                 break
             except FencedError as error:
@@ -326,7 +333,7 @@ class Worker:
     async def _wait_out(self, error: Exception, deadline: float, wait_s: float) -> None:
         """Wait before a batch is tried again, or raise: not to be waited out, or waited for long enough."""
         said = f"{type(error).__name__}: {error}"
-        if not self._may_pass(error):
+        if not self._database.may_pass(error):
             raise error
         if time.monotonic() + wait_s > deadline:
             raise TelltaleError(
@@ -334,11 +341,10 @@ class Worker:
                 f"{said}; nothing is lost, start again when it is back"
             ) from error
         log.warning("database not available, waiting", error=said, wait_s=wait_s)
-        await asyncio.sleep(wait_s)
-
-    def _may_pass(self, error: Exception) -> bool:
-        """Tell whether an error may pass by itself; a connection dropped for it counts as closed."""
-        return is_waitable(error) or (self._db is None and isinstance(error, InterfaceError))
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(wait_s):
+                await self._stop.wait()
+                raise _ToldToStopError
 
     async def _commit(self, db: Connection, batch: Prepared, *, again: bool) -> Written | None:
         """Write once; None when an earlier try turns out to have been committed."""
@@ -382,7 +388,7 @@ class Worker:
             f"{window.bad:.0f} of the last {window.seen} frames were rejected ({', '.join(reasons[:5])}); "
             f"look at them and go on with: telltale resume {place.topic} {place.partition}"
         )
-        async with self._session() as db:
+        async with self._database.session() as db:
             await offsets.halt(db, place, partition.epoch, reason)
         partition.halt_reason = reason
         log.error("partition halted", topic=place.topic, partition=place.partition, reason=reason)
@@ -391,7 +397,7 @@ class Worker:
     async def _start_over(self) -> None:
         """Forget batches under way and read on from where the database stands."""
         self._generation += 1
-        async with self._session() as db:
+        async with self._database.session() as db:
             reached = await offsets.offsets(db, [p.place for p in self._held.values()])
         for tp, partition in list(self._held.items()):
             epoch, next_offset = reached.get(partition.place, (-1, 0))
@@ -408,7 +414,7 @@ class Worker:
         """Take these partitions over in the database, then read on from the offset stored there."""
         self._cluster = self._cluster or await self._consumer.cluster_id()
         self._untaken = set(assigned)
-        async with self._session() as db:
+        async with self._database.session() as db:
             await self._take_over(db, assigned)
 
     async def _take_over(self, db: Connection, assigned: Sequence[TopicPartition]) -> None:
@@ -433,17 +439,12 @@ class Worker:
 
     async def _hand_back(self, revoked: Sequence[TopicPartition]) -> None:
         """Give partitions up cleanly, after the write under way; the fence covers us if this fails."""
-        async with self._database:
+        async with self._database.as_it_is() as db:
             self._generation += 1
             self._untaken -= set(revoked)
             gone = [self._held.pop(tp) for tp in revoked if tp in self._held]
-            if gone and self._db is not None and not self._db.is_closed():
-                try:
-                    await offsets.release(self._db, [(p.place, p.epoch) for p in gone])
-                except BaseException:  # interrupted or refused: nobody may wait on this connection again
-                    self._db.terminate()
-                    self._db = None
-                    raise
+            if gone and db is not None:
+                await offsets.release(db, [(p.place, p.epoch) for p in gone])
 
     # ── now and then ──────────────────────────────────────────────────────────────────────────────────
 
@@ -457,7 +458,7 @@ class Worker:
         if now - self._pace.halt_poll > HALT_POLL_S:
             self._pace.halt_poll = now
             if missed := sorted(self._untaken & self._consumer.assignment):
-                async with self._session() as db:
+                async with self._database.session() as db:
                     await self._take_over(db, missed)
             await self._poll_halted()
 
@@ -465,38 +466,12 @@ class Worker:
         for tp, partition in list(self._held.items()):
             if partition.halt_reason is None:
                 continue
-            async with self._session() as db:
+            async with self._database.session() as db:
                 allowed = await offsets.allowed_until(db, partition.place)
             if allowed is not None:
                 partition.halt_reason, partition.allow_until_offset = None, allowed
                 partition.window = BadWindow(self._settings.halt_window, self._settings.halt_bad_share)
                 log.info("partition goes on", topic=tp.topic, partition=tp.partition)
-
-    @contextlib.asynccontextmanager
-    async def _session(self) -> AsyncIterator[Connection]:
-        """Lend the connection to one user at a time; one on which something failed is not used again.
-
-        A session that the server has ended may not look closed yet, and would hang whoever came next.
-        """
-        async with self._database:
-            try:
-                yield await self._connected()
-            except FencedError:  # said by an intact server
-                raise
-            except BaseException:
-                if self._db is not None:
-                    self._db.terminate()
-                    self._db = None
-                raise
-
-    async def _connected(self) -> Connection:
-        """Return the worker's connection, a new one when the old is gone; its backend is then made known."""
-        if self._db is None or self._db.is_closed():
-            self._db = await connect(
-                self._settings.database, role_name="ingest", timeout_s=self._settings.database_timeout_s
-            )
-            await offsets.adopt(self._db, [(p.place, p.epoch) for p in self._held.values()])
-        return self._db
 
     def _partition(self, part: Fetched) -> Partition:
         return self._held[TopicPartition(part.place.topic, part.place.partition)]
