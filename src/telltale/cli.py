@@ -46,7 +46,11 @@ def decode(values: Annotated[list[str], typer.Argument(help="values of frames, i
     from telltale.decode.gbt32960.describe import describe_value
 
     for value in values:
-        for found in describe_value(bytes.fromhex(value)):
+        try:
+            frame = bytes.fromhex(value)
+        except ValueError as error:
+            raise TelltaleError(f"decode: expected hex digits, got {value[:40]!r} ({error})") from None
+        for found in describe_value(frame):
             typer.echo(json.dumps(found, ensure_ascii=False))
 
 
@@ -132,7 +136,7 @@ def key_create(
     name: str = typer.Option(help="whose key it is; shown in the history of alerts"),
     dealer: str | None = typer.Option(None, help="the dealer's code, for role dealer"),
 ) -> None:
-    """Make an API key and print it, once. TELLTALE_DATABASE names the owner."""
+    """Make an API key and print it, once. TELLTALE_DATABASE names the role that migrated."""
     from telltale.store.keys import make_key
 
     made = asyncio.run(make_key(settings_from_environment().database, role, dealer, name))
@@ -141,7 +145,7 @@ def key_create(
 
 @key.command("revoke")
 def key_revoke(key_id: str = typer.Argument(help="the part between tt_live_ and the next _")) -> None:
-    """End an API key at once. TELLTALE_DATABASE names the owner."""
+    """End an API key at once. TELLTALE_DATABASE names the role that migrated."""
     from telltale.store.keys import end_key
 
     asyncio.run(end_key(settings_from_environment().database, key_id))
@@ -296,7 +300,7 @@ def vehicles_import(
         datetime | None, typer.Option(help="since when lines without valid_from hold")
     ] = None,
 ) -> None:
-    """Record what vehicles are: all of FILE, or nothing and every fault. Connect as telltale_owner."""
+    """Record what vehicles are: all of FILE or nothing and each fault. Connect as the role that migrated."""
     from telltale.store.vehicles import import_file
 
     since = valid_from.replace(tzinfo=UTC) if valid_from and valid_from.tzinfo is None else valid_from
@@ -309,7 +313,9 @@ def settings_from_environment() -> Settings:
     try:
         return Settings()
     except ValidationError as error:
-        faults = [f"TELLTALE_{str(e['loc'][0]).upper()}: {e['msg']}" for e in error.errors()]
+        faults = [
+            f"TELLTALE_{str(e['loc'][0]).upper()}: {e['msg']}, got {e['input']!r}" for e in error.errors()
+        ]
         raise SettingsError("; ".join(faults)) from error
 
 
@@ -344,10 +350,15 @@ async def _stoppable(work: Callable[[Settings, asyncio.Event], Awaitable[Any]], 
 
 def main() -> None:
     """Run the command line; what telltale or a server raises on purpose becomes one line and exit code 1."""
-    from telltale.store.pool import InterfaceError, PostgresError
+    from telltale.store.pool import InterfaceError, PostgresError, next_step
 
+    logging.getLogger("aiokafka").addHandler(logging.NullHandler())  # what it says is in the error raised
     try:
         app()
-    except (TelltaleError, PostgresError, InterfaceError, OSError) as error:
+    except TelltaleError as error:
         typer.echo(f"telltale: {error}", err=True)
+        raise SystemExit(1) from None
+    except (PostgresError, InterfaceError, OSError) as error:
+        step = next_step(error)
+        typer.echo(f"telltale: {error or type(error).__name__}{step and f'; {step}'}", err=True)
         raise SystemExit(1) from None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Literal
 
 from pydantic import Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -69,5 +70,7 @@ class Settings(BaseSettings):
     score_vehicles: int = Field(25, gt=0, description="most vehicles in one transaction of score")
     score_buckets: int = Field(2_000, gt=0, description="most vehicle hours in one transaction of score")
     models: Path = Field(Path("models"), description="folder of failure models, one folder a model")
-    language: str = Field("zh", description="language of pages when the browser names none: zh or en")
+    language: Literal["zh", "en"] = Field(
+        "zh", description="language of pages when the browser names none: zh or en"
+    )
     log_format: str = Field("json", description="json or console")

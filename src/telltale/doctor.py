@@ -7,7 +7,7 @@ from telltale.config import Settings
 from telltale.errors import TelltaleError
 from telltale.store import doctor as database
 from telltale.store.doctor import Finding
-from telltale.store.pool import InterfaceError, PostgresError, is_waitable
+from telltale.store.pool import InterfaceError, PostgresError, next_step
 
 
 async def examine(settings: Settings) -> list[Finding]:
@@ -19,9 +19,7 @@ async def _database(settings: Settings) -> list[Finding]:
     try:
         return await database.examine(settings.database, timeout_s=settings.database_timeout_s)
     except (PostgresError, InterfaceError, OSError) as error:
-        step = "is the server running, and is TELLTALE_DATABASE right?"
-        if not is_waitable(error):
-            step = "correct TELLTALE_DATABASE: user, password, database"
+        step = next_step(error) or "is the server running, and is TELLTALE_DATABASE right?"
         return [Finding("PostgreSQL", f"no answer: {error or type(error).__name__}", step)]
 
 

@@ -5,7 +5,7 @@ import pytest
 from tests.servers.postgres import DatabaseUrls
 
 from telltale.errors import FencedError, WaitableError
-from telltale.store.pool import connect, is_waitable
+from telltale.store.pool import connect, is_waitable, next_step
 
 
 @pytest.mark.unit
@@ -45,3 +45,25 @@ async def test_a_terminated_backend_is_waitable_also_at_the_next_use(database_ur
             await connection.execute("SELECT 1")
         assert is_waitable(caught.value, connection)
     await admin.close()
+
+
+@pytest.mark.unit
+@pytest.mark.parametrize(
+    ("error", "step"),
+    [
+        (asyncpg.InvalidCatalogNameError("x"), "createdb"),
+        (asyncpg.UndefinedTableError("x"), "telltale migrate"),
+        (asyncpg.InsufficientPrivilegeError("x"), "a role that may"),
+        (asyncpg.InvalidPasswordError("x"), "password"),
+        (asyncpg.ClientConfigurationError("x"), "TELLTALE_DATABASE"),
+        (ConnectionRefusedError(), "server running"),
+    ],
+)
+def test_an_error_an_operator_can_end_says_how(error: Exception, step: str) -> None:
+    assert step in next_step(error)
+
+
+@pytest.mark.unit
+def test_an_error_without_a_known_way_out_names_none() -> None:
+    assert next_step(asyncpg.UniqueViolationError("x")) == ""
+    assert next_step(FileNotFoundError("x")) == ""

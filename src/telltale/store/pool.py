@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from typing import Any, Final, TypeAlias
 
 import asyncpg
@@ -72,6 +73,27 @@ def may_be_of_the_data(exc: BaseException) -> bool:
     if state is not None:
         return state[:2] in REFUSED_CLASSES
     return isinstance(exc, ValueError) or not isinstance(exc, asyncpg.InterfaceError)
+
+
+CORRECT_URL: Final = "correct TELLTALE_DATABASE: user, password, database"
+
+
+def next_step(exc: BaseException) -> str:
+    """Return what to do about a database error, told by type and SQLSTATE; '' if nothing is known to help."""
+    state = sqlstate_of(exc)
+    if state == "3D000":
+        return "make it with createdb, or correct TELLTALE_DATABASE"
+    if state in ("42P01", "42703", "3F000"):  # no such table, column, schema
+        return "run: telltale migrate"
+    if state == "42501":
+        return "let TELLTALE_DATABASE name a role that may; for key and vehicles the one that migrated"
+    if state is not None:
+        return CORRECT_URL if state[:2] == "28" else ""
+    if isinstance(exc, asyncpg.ClientConfigurationError):
+        return CORRECT_URL
+    if isinstance(exc, (ConnectionRefusedError, TimeoutError, socket.gaierror)):
+        return "is the server running, and is TELLTALE_DATABASE right?"
+    return ""
 
 
 async def prepare(connection: Connection) -> None:
