@@ -1,11 +1,13 @@
 """An ingest worker inside the test: send, run, and wait for the accounting."""
 
+from __future__ import annotations
+
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 import asyncpg
-from tests.ingest.reports import HEADERS
+from tests.ingest.reports import HEADERS, frames
 
 from telltale import ingest
 from telltale.broker import Producer
@@ -43,3 +45,33 @@ async def accounted(db: asyncpg.Connection, sent: int, worker: asyncio.Task[None
             worker.result()
         await asyncio.sleep(0.05)
     raise AssertionError(f"only {row} of {sent}")
+
+
+class Gateway:
+    """Sends numbered reports at a steady rate until it is told to stop, whatever the broker does."""
+
+    def __init__(self, kafka: str, topic: str, per_s: int = 250, tick_s: float = 0.1) -> None:
+        self._kafka, self._topic, self._tick_s, self._tick = kafka, topic, tick_s, round(per_s * tick_s)
+        self._stop = asyncio.Event()
+        self.sent = 0
+
+    async def __aenter__(self) -> Gateway:
+        self._task = asyncio.create_task(self._send())
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.stop()
+
+    async def stop(self) -> int:
+        """Stop sending; return how many reports the broker has acknowledged."""
+        self._stop.set()
+        await self._task
+        return self.sent
+
+    async def _send(self) -> None:
+        messages = frames(60_000)
+        async with Producer(self._kafka) as producer:
+            while not self._stop.is_set():
+                batch = [(*m, HEADERS, None) for m in messages[self.sent : self.sent + self._tick]]
+                self.sent += await producer.send_many(self._topic, batch)
+                await asyncio.sleep(self._tick_s)

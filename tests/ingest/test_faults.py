@@ -18,6 +18,7 @@ from urllib.parse import urlsplit
 import asyncpg
 import pytest
 from tests.ingest.reports import HEADERS, VINS, frames
+from tests.ingest.running import Gateway
 from tests.ingest.workers import sums, until_accounted, until_progress, workers
 from tests.servers.kafka import ApacheKafka
 from tests.servers.postgres import DatabaseUrls
@@ -31,36 +32,6 @@ pytestmark = [pytest.mark.kafka, pytest.mark.timeout(300)]
 
 Topics = Callable[..., Awaitable[tuple[str, str]]]
 SESSION_S = 1.5
-
-
-class Gateway:
-    """Sends numbered reports at a steady rate until it is told to stop, whatever the broker does."""
-
-    def __init__(self, kafka: str, topic: str, per_s: int = 250) -> None:
-        self._kafka, self._topic, self._tick = kafka, topic, per_s // 10
-        self._stop = asyncio.Event()
-        self.sent = 0
-
-    async def __aenter__(self) -> Gateway:
-        self._task = asyncio.create_task(self._send())
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        await self.stop()
-
-    async def stop(self) -> int:
-        """Stop sending; return how many reports the broker has acknowledged."""
-        self._stop.set()
-        await self._task
-        return self.sent
-
-    async def _send(self) -> None:
-        messages = frames(60_000)
-        async with Producer(self._kafka) as producer:
-            while not self._stop.is_set():
-                batch = [(*m, HEADERS, None) for m in messages[self.sent : self.sent + self._tick]]
-                self.sent += await producer.send_many(self._topic, batch)
-                await asyncio.sleep(0.1)
 
 
 @pytest.fixture

@@ -120,6 +120,7 @@ class Worker:
         self._database = Database(settings, lambda: [(p.place, p.epoch) for p in self._held.values()])
         self._generation = 0  # raised when fetched batches are no longer to be written
         self._backlog_waits = False
+        self._live_caught_up = False  # the last live batch took all there was
         self._stop = asyncio.Event()
         self._pace = _Pace()
         self._untaken: set[TopicPartition] = set()  # assigned while the database was away
@@ -228,9 +229,17 @@ class Worker:
     async def _poll(
         self, live: Sequence[TopicPartition], backlog: Sequence[TopicPartition]
     ) -> Mapping[TopicPartition, Sequence[Message]]:
+        """Read live records; a small batch of backlog whenever all that waited live has been taken."""
+        most = self._settings.batch_records
+        if backlog and self._live_caught_up:
+            self._live_caught_up = False
+            if records := await self._read(backlog, self._settings.backlog_batch_records, 0):
+                self._backlog_waits = True
+                return records
         if live:
             wait_ms = 0 if backlog and self._backlog_waits else IDLE_WAIT_MS
-            if records := await self._read(live, self._settings.batch_records, wait_ms):
+            if records := await self._read(live, most, wait_ms):
+                self._live_caught_up = not _is_full(records, most)
                 return records
         if not backlog:
             return {}
@@ -479,3 +488,10 @@ class Worker:
     @staticmethod
     def _tp(partition: Partition) -> TopicPartition:
         return TopicPartition(partition.place.topic, partition.place.partition)
+
+
+def _is_full(records: Mapping[TopicPartition, Sequence[Message]], most: int) -> bool:
+    """Tell whether a batch was cut at its limits, so that more waits behind it."""
+    if sum(map(len, records.values())) >= most:
+        return True
+    return sum(len(m.value or b"") for part in records.values() for m in part) >= most * RECORD_BYTES
