@@ -2,10 +2,11 @@
 
 Run: python -m benchmarks.latency [--seconds N] [--frames-per-value N] [--load SHARE]
      [--kafka apache|embedded]
-First the ingest rate is measured on a topic filled beforehand. Then reports come at a share of that rate
-(0.8) and ten vehicles a second report a thermal event; the same again while the backlog topic holds seven
-days of another fleet. Latency: Kafka timestamp of the alarming record to its arrival at an SSE client, a
-process of its own behind the real API. Load generator, broker, database, worker and API share the machine.
+First the ingest rate is measured twice: on a topic filled beforehand, the machine to itself, and beside the
+load generator, the API and its reader, all of which share the machine. Then reports come at a share (0.8) of
+the second and ten vehicles a second report a thermal event; the same again while seven days of another fleet
+are read from the backlog topic. Latency: Kafka timestamp of the alarming record to its arrival at an SSE
+client, a process of its own behind the real API.
 """
 
 from __future__ import annotations
@@ -39,6 +40,7 @@ from telltale.store.keys import make_key
 TICK_S = 0.02
 ALARMS_PER_S = 10
 WARM_UP_S = 3.0
+MOST_WAITING = 40_000  # reports sent and not yet stored while the sustained rate is measured
 WEEK_US = 7 * 86_400_000_000
 HEADERS = (("protocol", b"gbt32960"), ("gateway", b"bench"))
 LISTENER = """
@@ -156,6 +158,30 @@ async def listening(on: Stand, database: Database, undo: ExitStack) -> AsyncIter
         listener.wait()
 
 
+async def sustained(on: Stand, seconds: float, per_value: int, backlog: str) -> float:
+    """Return the rows/s ingest keeps up with while they are made, sent and watched on the same machine."""
+    live = f"bench.most.{secrets.token_hex(3)}"
+    await ensure_topics(on.kafka, {live: 4})
+    start_us = int((time.time() - 86_400) * 1e6)
+    with ExitStack() as undo:
+        async with fresh_database(on) as database, listening(on, database, undo):
+            db = await asyncpg.connect(database.admin)
+            environment = settings_of(on, database, live, backlog)
+            process = undo.enter_context(worker("ingest", environment=environment))
+            async with Producer(on.kafka) as producer:
+                stream, sent = Stream(per_value, start_us), VEHICLES
+                await producer.send_many(live, stream.take(VEHICLES))
+                await until_sent(db, VEHICLES, process, 0.2)
+                began, first = time.perf_counter(), await _backlog(db, live)
+                while (took := time.perf_counter() - began) < seconds:
+                    if sent - (done := await _backlog(db, live)) < MOST_WAITING:
+                        sent += per_value * await producer.send_many(live, stream.take(MOST_WAITING // 8))
+                    else:
+                        await asyncio.sleep(TICK_S)
+            await db.close()
+    return (done - first) / took
+
+
 async def phase(on: Stand, rate: float, seconds: float, per_value: int, backlog: str) -> Outcome:
     """Offer live reports at this rate beside what the backlog topic holds; return what alerts took."""
     live = f"bench.live.{secrets.token_hex(3)}"
@@ -229,7 +255,9 @@ async def measure(on: Stand, seconds: float, per_value: int, load: float, rows: 
     await fill(on.kafka, full, week(4 * rows), frames_per_value=1)
     course = Course("rate", filled, per_value)
     rate = (await run_worker(on, course, packed(sent), empty)).rows_s
-    print(f"ingest rate, {per_value} frames a value: {rate:,.0f} rows/s")
+    print(f"ingest rate, {per_value} frames a value, the machine to itself: {rate:,.0f} rows/s")
+    rate = await sustained(on, seconds, per_value, empty)
+    print(f"ingest rate beside load generator, API and reader: {rate:,.0f} rows/s")
     show(f"live at {load:.0%}", rate * load, await phase(on, rate * load, seconds, per_value, empty))
     show("and 7 days of backlog", rate * load, await phase(on, rate * load, seconds, per_value, full))
 

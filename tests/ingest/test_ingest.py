@@ -5,7 +5,7 @@ import asyncio
 import asyncpg
 import pytest
 from tests.ingest.reports import VINS, frames
-from tests.ingest.running import Gateway, accounted, ingesting, send
+from tests.ingest.running import accounted, ingesting, send
 
 from telltale.config import Settings
 from telltale.store import offsets
@@ -119,16 +119,3 @@ async def test_a_worker_whose_epoch_was_raised_writes_nothing(
         await send(kafka, settings.live_topic, frames(90)[30:])
         await asyncio.sleep(1.0)
         assert await db.fetchval("SELECT count(*) FROM telltale.report") == 30
-
-
-async def test_backlog_is_read_also_while_live_records_never_cease(
-    kafka: str, settings: Settings, db: asyncpg.Connection
-) -> None:
-    await send(kafka, settings.backlog_topic, frames(6000, command=3)[3000:])
-    async with Gateway(kafka, settings.live_topic, per_s=1000, tick_s=0.005), ingesting(settings):
-        for _ in range(200):
-            await asyncio.sleep(0.05)
-            query = "SELECT coalesce(sum(sent), 0) FROM telltale.ingest_batch WHERE topic = $1"
-            if await db.fetchval(query, settings.backlog_topic) == 3000:
-                return
-    raise AssertionError("the backlog was not read")
