@@ -21,7 +21,7 @@ class Settings(BaseSettings):
     live_topic: str = Field("telltale.telemetry.v1", description="topic of live telemetry")
     backlog_topic: str = Field(
         "telltale.backlog.v1",
-        description="topic of reissued, imported and replayed telemetry; read after live",
+        description="topic of reissued and imported telemetry; read whenever live has been caught up with",
     )
     consumer_group: str = Field("telltale-ingest", description="Kafka consumer group of the ingest workers")
     session_timeout_s: float = Field(30.0, gt=0, description="Kafka group session timeout")

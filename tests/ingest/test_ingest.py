@@ -8,7 +8,9 @@ from tests.ingest.reports import VINS, frames
 from tests.ingest.running import accounted, ingesting, send
 
 from telltale.config import Settings
+from telltale.errors import SettingsError
 from telltale.store import offsets
+from telltale.store.doctor import examine
 
 
 async def test_every_frame_sent_is_stored_once(
@@ -89,6 +91,11 @@ async def test_a_stream_of_mostly_bad_frames_halts_until_an_operator_says_go_on(
                 break
             await asyncio.sleep(0.05)
         assert "telltale resume" in reason
+        found = {
+            item.value.split(" since")[0]: item.next_step
+            for item in await examine(settings.database, timeout_s=5)
+        }
+        assert found["halted"] == reason
         assert await db.fetchval("SELECT count(*) FROM telltale.dead_letter") < 200
         partition = await db.fetchval(
             "SELECT partition FROM telltale.ingest_offset WHERE halted_at IS NOT NULL"
@@ -119,3 +126,8 @@ async def test_a_worker_whose_epoch_was_raised_writes_nothing(
         await send(kafka, settings.live_topic, frames(90)[30:])
         await asyncio.sleep(1.0)
         assert await db.fetchval("SELECT count(*) FROM telltale.report") == 30
+
+
+async def test_resuming_a_partition_nobody_has_read_is_refused(settings: Settings) -> None:
+    with pytest.raises(SettingsError, match=r"nosuch\[7\]"):
+        await offsets.resume_partition(settings.database, "nosuch", 7, 100)

@@ -49,10 +49,9 @@ SWITCH_S: Final = 0.0005
 async def run(settings: Settings, stop: asyncio.Event) -> None:
     """Ingest until `stop` is set; raises when it cannot go on."""
     try:
-        async with (
-            _worker(settings) as worker,
-            await metrics.serve(settings.metrics_port, lambda: worker.ready),
-        ):
+        worker = Worker(settings)
+        # The port first: a worker that cannot have it must not have made its group share out partitions.
+        async with await metrics.serve(settings.metrics_port, lambda: worker.ready), _started(worker):
             await worker.run(stop)
     except Exception as error:
         if isinstance(error, TelltaleError) or not is_waitable(error):
@@ -75,12 +74,11 @@ def _tune_interpreter() -> None:
 
 
 @contextlib.asynccontextmanager
-async def _worker(settings: Settings) -> AsyncIterator[Worker]:
-    worker = Worker(settings)
+async def _started(worker: Worker) -> AsyncIterator[None]:
     orderly = True
     try:
         await worker.start()
-        yield worker
+        yield
     except Exception as error:
         orderly = not may_be_of_the_data(error)
         raise
@@ -395,7 +393,8 @@ class Worker:
         reasons = sorted({item.reason for item in batch.decoded.evidence if item.outcome == "rejected"})
         reason = (
             f"{window.bad:.0f} of the last {window.seen} frames were rejected ({', '.join(reasons[:5])}); "
-            f"look at them and go on with: telltale resume {place.topic} {place.partition}"
+            f"those kept so far are in telltale.dead_letter; go on with: telltale resume {place.topic} "
+            f"{place.partition}"
         )
         async with self._database.session() as db:
             await offsets.halt(db, place, partition.epoch, reason)

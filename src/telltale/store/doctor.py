@@ -31,9 +31,28 @@ async def examine(url: str, *, timeout_s: float) -> list[Finding]:
             *await _extensions(connection),
             await _roles(connection),
             await _migrations(connection),
+            *await _halted(connection),
         ]
     finally:
         await connection.close()
+
+
+async def _halted(connection: Connection) -> list[Finding]:
+    """Return what waits for an operator's word, with the reason."""
+    if await connection.fetchval("SELECT to_regclass('telltale.ingest_offset')") is None:
+        return []
+    rows = await connection.fetch(
+        "SELECT topic, partition, halted_at, halt_reason FROM telltale.ingest_offset "
+        "WHERE halted_at IS NOT NULL ORDER BY topic, partition"
+    )
+    return [
+        Finding(
+            f"{row['topic']}[{row['partition']}]",
+            f"halted since {row['halted_at']:%Y-%m-%d %H:%M}Z",
+            row["halt_reason"],
+        )
+        for row in rows
+    ]
 
 
 async def _server(connection: Connection) -> Finding:

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from telltale.errors import FencedError
+from telltale.errors import FencedError, SettingsError
 from telltale.store.pool import Connection, connect
 
 
@@ -208,10 +208,17 @@ async def resume(
 async def resume_partition(url: str, topic: str, partition: int, records: int) -> list[str]:
     """Let a halted partition go on, and say so; what an operator calls."""
     db = await connect(url, role_name="operator", timeout_s=10)
+    known = "SELECT EXISTS (SELECT FROM ingest_offset WHERE topic = $1 AND partition = $2)"
     try:
         rows = await resume(db, topic, partition, records)
+        is_known = bool(rows) or await db.fetchval(known, topic, partition)
     finally:
         await db.close()
+    if not is_known:
+        raise SettingsError(
+            f"resume: no worker has ever read {topic}[{partition}] into this database: are topic and "
+            "partition right? `telltale doctor` lists what is halted"
+        )
     if not rows:
         return [f"{topic}[{partition}] is not halted: nothing to do"]
     return [

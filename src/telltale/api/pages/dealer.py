@@ -207,7 +207,7 @@ async def vehicle(request: Request, caller: Reader, public_id: UUID) -> Response
     if found is None:
         raise not_found()
     wanted = AlertFilter(("open", "acknowledged"), vehicle=public_id)
-    rows = await list_alerts(pool, caller.scope, wanted, limit=PAGE)
+    rows = await list_alerts(pool, caller.scope, wanted, limit=PAGE, urgent_first=True)
     newest = found["newest"]
     end = newest["observed_at"] if newest else datetime.now(UTC)
     live = datetime.now(UTC) - end < LIVE
