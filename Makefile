@@ -42,6 +42,7 @@ bench: setup  ## how fast, how late, how much memory; results of the last run ar
 	$(BIN)/python -m benchmarks.ingest
 	$(BIN)/python -m benchmarks.latency
 	$(BIN)/python -m benchmarks.memory
+	test -z "$(TELLTALE_TEST_DATA)" || $(BIN)/python -m benchmarks.cell_fault
 
 schemas: setup  ## write the contracts that are made from code into schemas/
 	$(BIN)/python schemas/write.py
