@@ -4,13 +4,15 @@
   const css = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
   const pad = (n) => String(n).padStart(2, "0");
   const hhmm = (s) => { const d = new Date(s * 1000); return `${pad(d.getHours())}:${pad(d.getMinutes())}`; };
+  const hhmmss = (s) => `${hhmm(s)}:${pad(new Date(s * 1000).getSeconds())}`;
+  const times = (marks) => marks.map(marks.length > 1 && marks[1] - marks[0] < 60 ? hhmmss : hhmm);
   const FOLLOW_MS = 5000;
   const HEIGHT = 260;
 
   function axes(unit) {
     const look = { stroke: css("--soft"), grid: { stroke: css("--grid"), width: 1 }, ticks: { stroke: css("--grid") } };
     return [
-      { ...look, space: 60, values: (u, marks) => marks.map(hhmm) },
+      { ...look, space: 70, values: (u, marks) => times(marks) },
       { ...look, size: 58, label: unit, labelSize: 18, labelGap: 2, values: (u, marks) => marks.map((m) => +m.toFixed(3)) },
     ];
   }
