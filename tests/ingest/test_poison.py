@@ -1,13 +1,13 @@
 """Records that the database refuses, transactions that fail half way, and what memory keeps of them."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import Awaitable, Callable
 
 import asyncpg
 import numpy as np
 import pytest
 from tests.ingest.reports import HEADERS, NOON_US, VINS, frames
-from tests.ingest.test_ingest import accounted, ingesting, send
+from tests.ingest.running import accounted, ingesting, send
 from tests.servers.postgres import DatabaseUrls
 from tests.test_intake import Record
 
@@ -42,13 +42,6 @@ async def settings(kafka: str, topics: Topics, database_urls: DatabaseUrls) -> S
         consumer_group=f"group-{live}",
         session_timeout_s=6,
     )
-
-
-@pytest.fixture
-async def db(database_urls: DatabaseUrls) -> AsyncIterator[asyncpg.Connection]:
-    connection = await asyncpg.connect(database_urls.admin)
-    yield connection
-    await connection.close()
 
 
 async def refuse(db: asyncpg.Connection, table: str, condition: str, state: str) -> None:
