@@ -57,8 +57,9 @@ def decode(values: Annotated[list[str], typer.Argument(help="values of frames, i
 @app.command()
 def ingest() -> None:
     """Take telemetry from Kafka into the database, exactly once, and judge it for safety."""
-    from telltale.ingest import run
+    from telltale.ingest import run, tune_interpreter
 
+    tune_interpreter()
     run_until_stopped(run)
 
 

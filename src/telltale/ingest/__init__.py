@@ -5,6 +5,6 @@ one is written, one deep; that is all the buffering there is, so a slow database
 nothing else.
 """
 
-from telltale.ingest.loop import run
+from telltale.ingest.loop import run, tune_interpreter
 
-__all__ = ["run"]
+__all__ = ["run", "tune_interpreter"]

@@ -61,7 +61,7 @@ async def run(settings: Settings, stop: asyncio.Event) -> None:
         ) from error
 
 
-def _tune_interpreter() -> None:
+def tune_interpreter() -> None:
     """Set this process up for batches of many small objects, none of them in a circle.
 
     A batch holds several objects a Kafka record: collecting after each 700 walked through all of them again
